@@ -1,0 +1,228 @@
+package lockspace
+
+// Try asks for a hold that is granted at once or not at all: a non-blocking
+// lock call, or an exclusive creation. Errors: [ErrHeld], [ErrLookup],
+// [ErrRange].
+func (t *Table) Try(r Request) error {
+	_, err := t.acquire(&r, 0)
+	return err
+}
+
+// Acquire asks for a hold and queues the request as wait id if it has to
+// wait; granted then is false, and [Observer.Granted] or [Observer.Refused]
+// tells how the wait ended, once, unless it is cancelled. In rare cases that
+// happens before Acquire returns. id is not 0 and not in use.
+// Errors: [ErrDeadlock], [ErrLookup], [ErrRange].
+func (t *Table) Acquire(r Request, id WaitID) (granted bool, err error) {
+	return t.acquire(&r, id)
+}
+
+func (t *Table) acquire(r *Request, id WaitID) (bool, error) {
+	if !r.Range.Valid() {
+		return false, ErrRange
+	}
+	l := t.lock(r.Key)
+	granted, err := t.request(l, r, id)
+	t.settle(l)
+	return granted, err
+}
+
+// request is acquire without the settling that follows every step.
+func (t *Table) request(l *lock, r *Request, id WaitID) (bool, error) {
+	// O_EXCL asks for the name: it fails on any hold, the caller's own too.
+	if r.Via == ViaExcl && len(l.holds) > 0 {
+		return false, ErrHeld
+	}
+	place := t.lastPlace + 1
+	back := t.resumable(l, r)
+	if back != nil {
+		place = back.Place
+	}
+	blocked, err := t.blocked(l, r, place)
+	if err != nil {
+		return false, err
+	}
+	if blocked && id == 0 {
+		return false, ErrHeld
+	}
+	if blocked && r.Via == ViaFcntl {
+		if err := t.deadlock(l, r); err != nil {
+			return false, err
+		}
+	}
+	if back != nil {
+		t.dequeue(l, back)
+	}
+	if !blocked {
+		t.grant(l, r)
+		return true, nil
+	}
+	if r.Via == ViaFlock {
+		// flock(2): a conversion that blocks loses the lock it converts.
+		t.unlockHandle(l, r.Party.Handle, ViaFlock)
+	}
+	w := &wait{Wait: Wait{ID: id, Place: place, Since: t.clock.Now(), Request: *r}}
+	t.lastPlace = max(t.lastPlace, place)
+	t.tangle(l, r)
+	l.tangled = l.tangled || t.mayPass(l, r)
+	t.enqueue(l, w)
+	t.journal.PutWait(&w.Wait)
+	t.unblockOthers(l, w)
+	return false, nil
+}
+
+// blocked reports whether r, at a place in l's queue, has to wait: for a hold,
+// or behind a wait. Errors: [ErrLookup].
+func (t *Table) blocked(l *lock, r *Request, place uint64) (bool, error) {
+	for _, h := range l.holds {
+		yes, known := t.conflicts(&h.Request, h.Since, r)
+		if !known {
+			return true, ErrLookup
+		}
+		if yes {
+			return true, nil
+		}
+	}
+	if l.queued == l.absent || t.satisfied(l, r) {
+		return false, nil
+	}
+	mayPass := t.mayPass(l, r)
+	// Most often it is one idiom that waits for the whole lock, and the last
+	// in the queue settles it: so the cost of arriving does not depend on the
+	// queue's length.
+	if w := l.last; !mayPass && w.Place < place && !w.isAbsent() && w.Mode == Exclusive {
+		if yes, known := t.conflicts(&w.Request, w.Since, r); yes && known {
+			return true, nil
+		}
+	}
+	for w := l.first; w != nil && w.Place < place; w = w.next {
+		if w.isAbsent() {
+			continue
+		}
+		yes, known := t.conflicts(&w.Request, w.Since, r)
+		if !known {
+			return true, ErrLookup
+		}
+		if yes && !(mayPass && t.dependsOn(w, r)) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// mayPass reports whether r's party holds something, so that a wait may be
+// waiting for it.
+func (t *Table) mayPass(l *lock, r *Request) bool {
+	if r.Via == ViaFcntl && t.ownerHolds[r.Party.Owner] > 0 {
+		return true
+	}
+	for _, h := range l.holds {
+		if same, _ := t.sameParty(&h.Request, h.Since, r); same {
+			return true
+		}
+	}
+	return false
+}
+
+// satisfied reports whether r asks for nothing that its owner does not hold
+// already, as strongly: asking again, and downgrading, never wait.
+func (t *Table) satisfied(l *lock, r *Request) bool {
+	left := []Range{r.Range}
+	for _, h := range l.holds {
+		if h.Via != r.Via || h.Mode < r.Mode || !t.ownedBy(h, &r.Party) {
+			continue
+		}
+		var next []Range
+		for _, q := range left {
+			parts, n := q.minus(h.Range)
+			next = append(next, parts[:n]...)
+		}
+		left = next
+	}
+	return len(left) == 0
+}
+
+// ownedBy reports whether h belongs to exactly the owner that p is for h's
+// idiom: what p can convert and give back.
+func (t *Table) ownedBy(h *Hold, p *Party) bool {
+	if h.Via == ViaFcntl {
+		return sameOwner(&h.Party, p)
+	}
+	return h.Party.Handle == p.Handle
+}
+
+// grant makes r a hold of l. What the owner held there by the same idiom is
+// converted.
+func (t *Table) grant(l *lock, r *Request) *Hold {
+	for _, h := range l.holds {
+		if h.Via == r.Via && h.Mode == r.Mode && h.Range.Covers(r.Range) && t.ownedBy(h, &r.Party) {
+			return h // asked again
+		}
+	}
+	if len(l.holds) == 0 {
+		h := t.newHold(r)
+		t.put(l, h)
+		return h
+	}
+	h := t.newHold(r)
+	t.carve(l, h)
+	t.put(l, h)
+	return h
+}
+
+// carve makes room for h among its owner's holds, as fcntl(2) says: those of
+// the same mode that touch it become part of it, those of another mode lose
+// what h covers.
+func (t *Table) carve(l *lock, h *Hold) {
+	for i := 0; i < len(l.holds); {
+		old := l.holds[i]
+		if old.Via != h.Via || !t.ownedBy(old, &h.Party) {
+			i++
+			continue
+		}
+		switch {
+		case old.Mode == h.Mode && old.Range.touches(h.Range):
+			h.Range = h.Range.union(old.Range)
+			if old.Since.Boot < h.Since.Boot {
+				h.Since = old.Since
+			}
+			t.drop(l, i)
+		case old.Mode != h.Mode && old.Range.Overlaps(h.Range):
+			t.cut(l, i, h.Range)
+		default:
+			i++
+		}
+	}
+}
+
+// cut takes a range out of the i-th hold of l and puts what is left of it at
+// the end of the holds. It reports whether anything was left.
+func (t *Table) cut(l *lock, i int, r Range) (left bool) {
+	old := t.drop(l, i)
+	parts, n := old.Range.minus(r)
+	for _, p := range parts[:n] {
+		part := *old
+		part.Range = p
+		t.put(l, &part)
+	}
+	return n > 0
+}
+
+// Test returns the first hold that keeps r from being granted, for F_GETLK.
+// Who waits does not matter (fcntl(2)). Errors: [ErrLookup].
+func (t *Table) Test(r Request) (Hold, bool, error) {
+	l := t.locks[r.Key]
+	if l == nil {
+		return Hold{}, false, nil
+	}
+	for _, h := range l.holds {
+		yes, known := t.conflicts(&h.Request, h.Since, &r)
+		if !known {
+			return Hold{}, false, ErrLookup
+		}
+		if yes {
+			return *h, true, nil
+		}
+	}
+	return Hold{}, false, nil
+}

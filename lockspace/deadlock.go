@@ -1,0 +1,256 @@
+package lockspace
+
+// Deadlock.
+//
+// The wait graph has an edge from a wait to every hold that it conflicts
+// with, and to every present wait before it in its queue that it conflicts
+// with and may not pass. A hold leads on to the waits of its party: while they
+// wait, the hold is not going to end.
+//
+// Three moves add edges. None leaves a cycle of POSIX fcntl waits behind:
+//
+//  1. A request begins to wait. [Table.deadlock] searches the paths from the
+//     holds in its way back to its owner's holds first, and fails it if there
+//     is one. Edges to waits before it cannot close a cycle: a wait that
+//     depends on the request's party is passed, not waited for ([Table.blocked]).
+//  2. A wait becomes a hold. Those behind it in the queue wait for its party
+//     now; that is new if the party waits somewhere else too, which takes a
+//     process with several threads. [Table.recheck] searches again from them.
+//  3. A new wait makes others depend on its party, so that somebody who stands
+//     behind one of them may pass now. [Table.unblockOthers] lets him.
+//
+// Holds that are granted at once add none: who conflicts with them either
+// conflicted with a hold of the party before or was passed because he depends
+// on it.
+//
+// Only fcntl owners are followed in 1 and 2, since only for POSIX locks is the
+// owner, a process, known to be the one who would have to let go; and of the
+// fcntl waits on a path, each must be known to be POSIX, not OFD. The kernel
+// does the same (posix_locks_deadlock in fs/locks.c). A cycle through anything
+// else may be false and is left alone.
+
+// deadlock returns [ErrDeadlock] if r, which has to wait, would close a cycle
+// of POSIX waits, and [ErrLookup] if that depends on a look-up.
+func (t *Table) deadlock(l *lock, r *Request) error {
+	if t.ownerHolds[r.Party.Owner] == 0 {
+		return nil // nobody can be waiting for him
+	}
+	// Almost always there is no path at all; only when there is one, find out
+	// which waits are POSIX.
+	any := search{t: t, r: r, all: true}
+	if !any.from(l) {
+		return nil
+	}
+	posix := search{t: t, r: r}
+	if posix.from(l) {
+		return ErrDeadlock
+	}
+	if posix.unknown {
+		return ErrLookup
+	}
+	return nil
+}
+
+// search looks for a path from a request to a hold of its own owner, over
+// fcntl holds and waits.
+type search struct {
+	t       *Table
+	r       *Request
+	all     bool // follow waits of unknown class as well
+	unknown bool // a wait was not followed for want of a look-up
+	seen    map[*wait]bool
+}
+
+// from searches the paths that begin with the holds of l in r's way.
+func (s *search) from(l *lock) bool {
+	s.seen = make(map[*wait]bool)
+	for _, h := range l.holds {
+		if s.inWay(h, s.r) && s.waitsOf(h) {
+			return true
+		}
+	}
+	return false
+}
+
+// inWay reports whether an fcntl hold keeps r waiting.
+func (s *search) inWay(h *Hold, r *Request) bool {
+	if h.Via != ViaFcntl {
+		return false
+	}
+	yes, _ := s.t.conflicts(&h.Request, h.Since, r)
+	return yes
+}
+
+// waitsOf follows the waits of the owner of h. It reports whether one of them
+// leads to s.r's owner.
+func (s *search) waitsOf(h *Hold) bool {
+	for _, w := range s.t.waitsByOwner[h.Party.Owner] {
+		if w.isAbsent() || s.seen[w] || !sameOwner(&h.Party, &w.Party) || !s.posix(&w.Request, h) {
+			continue
+		}
+		s.seen[w] = true
+		for _, next := range s.t.locks[w.Key].holds {
+			if !s.inWay(next, &w.Request) {
+				continue
+			}
+			if sameOwner(&next.Party, &s.r.Party) {
+				if s.posix(s.r, next) {
+					return true
+				}
+				continue
+			}
+			if s.waitsOf(next) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// posix reports whether an fcntl request is known to be a process's, not an
+// open file's. h is a hold of the same owner: one owner with two handles is a
+// process.
+func (s *search) posix(r *Request, h *Hold) bool {
+	if s.all || h.Party.Handle != r.Party.Handle {
+		return true
+	}
+	class, known := s.t.procs.WaitClass(r.Thread)
+	if !known {
+		s.unknown = true
+	}
+	return class == ClassPOSIX
+}
+
+// recheck refuses the waits that a grant put into a cycle, and reports whether
+// there were any.
+func (t *Table) recheck(l *lock, granted *wait) (ended bool) {
+	if len(t.waitsByOwner[granted.Party.Owner]) == 0 {
+		return false
+	}
+	var next *wait
+	for w := l.first; w != nil; w = next {
+		next = w.next
+		if w.isAbsent() || w.Via != ViaFcntl {
+			continue
+		}
+		if t.deadlock(l, &w.Request) == ErrDeadlock {
+			t.dequeue(l, w)
+			t.observer.Refused(w.Wait, ErrDeadlock)
+			ended = true
+		}
+	}
+	return ended
+}
+
+// dependsOn reports whether w waits, directly or through others, for a hold of
+// r's party.
+func (t *Table) dependsOn(w *wait, r *Request) bool {
+	found := false
+	t.walk(w, func(h *Hold) bool {
+		found, _ = t.sameParty(&h.Request, h.Since, r)
+		return !found
+	}, nil)
+	return found
+}
+
+// walk visits everything that w waits for, directly and through others, until
+// hold returns false. Waits are visited once. Either function may be nil.
+func (t *Table) walk(w *wait, hold func(*Hold) bool, visit func(*wait)) {
+	seen := map[*wait]bool{w: true}
+	// upTo is how far a queue has been taken in whole; a queue of exclusive
+	// waits would otherwise be gone through once for each of them.
+	upTo := make(map[*lock]uint64)
+	stack := []*wait{w}
+	push := func(w *wait) {
+		if !w.isAbsent() && !seen[w] {
+			seen[w] = true
+			stack = append(stack, w)
+		}
+	}
+	for len(stack) > 0 {
+		w := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		if visit != nil {
+			visit(w)
+		}
+		l := t.locks[w.Key]
+		for _, h := range l.holds {
+			if yes, _ := t.conflicts(&h.Request, h.Since, &w.Request); !yes {
+				continue
+			}
+			if hold != nil && !hold(h) {
+				return
+			}
+			if h.Via == ViaFcntl {
+				for _, next := range t.waitsByOwner[h.Party.Owner] {
+					push(next)
+				}
+			}
+			for _, next := range t.waitsByHandle[h.Party.Handle] {
+				push(next)
+			}
+		}
+		if upTo[l] >= w.Place {
+			continue
+		}
+		for e := l.first; e != w; e = e.next {
+			if yes, _ := t.conflicts(&e.Request, e.Since, &w.Request); yes {
+				push(e)
+			}
+		}
+		if w.Mode == Exclusive && w.Range == Whole {
+			upTo[l] = w.Place
+		}
+	}
+}
+
+// unblockOthers lets those pass who may, now that w waits: they stand behind
+// somebody who has come to depend on them through w.
+func (t *Table) unblockOthers(l *lock, w *wait) {
+	// Nobody depends on w's party unless it holds something.
+	if !l.tangled && (w.Via != ViaFcntl || t.ownerHolds[w.Party.Owner] == 0) {
+		return
+	}
+	var locks []*lock
+	seen := make(map[*lock]bool)
+	t.walk(w, nil, func(e *wait) {
+		if o := t.locks[e.Key]; o != l && !seen[o] {
+			seen[o] = true
+			locks = append(locks, o)
+		}
+	})
+	for _, o := range locks {
+		t.settle(o)
+	}
+}
+
+// Edge says that a wait waits for a hold, or stands behind another wait.
+type Edge struct {
+	Wait   Wait
+	Hold   *Hold // nil: behind Before
+	Before *Wait // nil: for Hold
+}
+
+// Edges calls yield for every edge of the wait graph until it returns false:
+// who waits for whom, for people to look at. yield must not change the table.
+func (t *Table) Edges(yield func(Edge) bool) {
+	for _, w := range t.waits {
+		if w.isAbsent() {
+			continue
+		}
+		l := t.locks[w.Key]
+		for _, h := range l.holds {
+			if yes, _ := t.conflicts(&h.Request, h.Since, &w.Request); yes && !yield(Edge{Wait: w.Wait, Hold: h}) {
+				return
+			}
+		}
+		for e := l.first; e != w; e = e.next {
+			if e.isAbsent() {
+				continue
+			}
+			if yes, _ := t.conflicts(&e.Request, e.Since, &w.Request); yes && !yield(Edge{Wait: w.Wait, Before: &e.Wait}) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,25 @@
+package lockspace
+
+import "errors"
+
+// Errors of requests. A request that fails has changed nothing.
+var (
+	// ErrHeld: the request would have to wait and must not. EEXIST, EAGAIN or
+	// EWOULDBLOCK, by idiom.
+	ErrHeld = errors.New("held by another")
+	// ErrDeadlock: waiting would close a cycle of POSIX fcntl waits (fcntl(2),
+	// EDEADLK).
+	ErrDeadlock = errors.New("waiting would be a deadlock")
+	// ErrLookup: the answer depends on something that has not been looked up:
+	// Party.Taker.Started of the request, or what [Processes] was asked for
+	// and did not know. The user looks it up and asks again.
+	ErrLookup = errors.New("process must be looked up first")
+	// ErrRange: the byte range is empty or ends beyond MaxOffset.
+	ErrRange = errors.New("byte range is not valid")
+)
+
+// ErrBroken ends the waits of an open file whose lock was broken.
+var ErrBroken = errors.New("the lock was broken")
+
+// ErrShutdown ends every wait when the table is closed down.
+var ErrShutdown = errors.New("the lock service is shutting down")

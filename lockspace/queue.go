@@ -1,0 +1,180 @@
+package lockspace
+
+import (
+	"slices"
+	"time"
+)
+
+// wait is a Wait in the queue of its lock.
+type wait struct {
+	Wait
+	prev, next *wait
+}
+
+func (w *wait) isAbsent() bool { return w.AbsentUntil != 0 }
+
+// absentee remembers when a place lapses.
+type absentee struct {
+	id    WaitID
+	until time.Duration
+}
+
+// enqueue puts w into l's queue, in the order of places. New waits have the
+// highest place, so the search from the end ends at once; only a resumed one
+// looks further.
+func (t *Table) enqueue(l *lock, w *wait) {
+	at := l.last
+	for at != nil && at.Place > w.Place {
+		at = at.prev
+	}
+	w.prev = at
+	if at == nil {
+		w.next, l.first = l.first, w
+	} else {
+		w.next, at.next = at.next, w
+	}
+	if w.next == nil {
+		l.last = w
+	} else {
+		w.next.prev = w
+	}
+	l.queued++
+	if w.isAbsent() {
+		l.absent++
+	}
+	t.waits[w.ID] = w
+	t.waitsByHandle[w.Party.Handle] = append(t.waitsByHandle[w.Party.Handle], w)
+	if w.Via == ViaFcntl {
+		t.waitsByOwner[w.Party.Owner] = append(t.waitsByOwner[w.Party.Owner], w)
+	}
+}
+
+// dequeue takes w out of l's queue and the journal.
+func (t *Table) dequeue(l *lock, w *wait) {
+	if w.prev == nil {
+		l.first = w.next
+	} else {
+		w.prev.next = w.next
+	}
+	if w.next == nil {
+		l.last = w.prev
+	} else {
+		w.next.prev = w.prev
+	}
+	l.queued--
+	if w.isAbsent() {
+		l.absent--
+	}
+	delete(t.waits, w.ID)
+	remove(t.waitsByHandle, w.Party.Handle, w)
+	if w.Via == ViaFcntl {
+		remove(t.waitsByOwner, w.Party.Owner, w)
+	}
+	t.journal.DropWait(w.ID)
+}
+
+// remove takes w out of the list of key, and the list out of m with its last.
+func remove(m map[uint64][]*wait, key uint64, w *wait) {
+	list := m[key]
+	i := slices.Index(list, w)
+	if list = slices.Delete(list, i, i+1); len(list) == 0 {
+		delete(m, key)
+	} else {
+		m[key] = list
+	}
+}
+
+// Cancel ends a wait whose caller was interrupted or killed; the user answers
+// the call itself. The place is kept for [ResumeGrace], for the case that the
+// kernel restarts the call, but nobody waits for one who is absent. It reports
+// whether there was such a wait.
+func (t *Table) Cancel(id WaitID) bool {
+	w := t.waits[id]
+	if w == nil || w.isAbsent() {
+		return false
+	}
+	l := t.locks[w.Key]
+	w.AbsentUntil = t.clock.Now().Boot + ResumeGrace
+	l.absent++
+	t.absent = append(t.absent, absentee{id, w.AbsentUntil})
+	t.journal.PutWait(&w.Wait)
+	t.settle(l)
+	return true
+}
+
+// resumable returns the absent wait whose place r takes over: the same call
+// by the same party, restarted. nil if there is none.
+func (t *Table) resumable(l *lock, r *Request) *wait {
+	if l.absent == 0 {
+		return nil
+	}
+	for _, w := range t.waitsByHandle[r.Party.Handle] {
+		if w.isAbsent() && w.Key == r.Key && w.Via == r.Via && w.Mode == r.Mode &&
+			w.Range == r.Range && w.Party.Owner == r.Party.Owner {
+			return w
+		}
+	}
+	return nil
+}
+
+// Expire gives up the places that have lapsed. The user calls it at the time
+// that [Table.NextExpiry] tells, or later.
+func (t *Table) Expire() {
+	now := t.clock.Now().Boot
+	for len(t.absent) > 0 && t.absent[0].until <= now {
+		t.giveUp(t.absent[0])
+		t.absent = t.absent[1:]
+	}
+}
+
+// giveUp drops the wait that a refers to, if it is still absent since then.
+func (t *Table) giveUp(a absentee) {
+	w := t.waits[a.id]
+	if w == nil || w.AbsentUntil != a.until {
+		return
+	}
+	l := t.locks[w.Key]
+	t.dequeue(l, w)
+	t.settle(l)
+}
+
+// NextExpiry returns when [Table.Expire] has something to do next, on the
+// clock of [Instant.Boot].
+func (t *Table) NextExpiry() (at time.Duration, ok bool) {
+	if len(t.absent) == 0 {
+		return 0, false
+	}
+	return t.absent[0].until, true
+}
+
+// restoreAbsent rebuilds the order of expiry.
+func (t *Table) restoreAbsent() {
+	for id, w := range t.waits {
+		if w.isAbsent() {
+			t.absent = append(t.absent, absentee{id, w.AbsentUntil})
+		}
+	}
+	slices.SortFunc(t.absent, func(a, b absentee) int { return int(a.until - b.until) })
+}
+
+// Shutdown refuses every wait with [ErrShutdown] and drops every absent one.
+// Holds stay: they end with their open files.
+func (t *Table) Shutdown() {
+	ids := make([]*wait, 0, len(t.waits))
+	for _, w := range t.waits {
+		ids = append(ids, w)
+	}
+	slices.SortFunc(ids, func(a, b *wait) int { return int(a.Place) - int(b.Place) })
+	for _, w := range ids {
+		if t.waits[w.ID] != w {
+			continue // granted, because one before it left
+		}
+		l := t.locks[w.Key]
+		t.dequeue(l, w)
+		if !w.isAbsent() {
+			t.observer.Refused(w.Wait, ErrShutdown)
+		}
+		t.settle(l)
+	}
+	t.absent = nil
+}

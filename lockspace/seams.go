@@ -1,0 +1,91 @@
+package lockspace
+
+// The interfaces through which the table reaches the world. Its user
+// implements them; tests fake them.
+
+// Clock tells the time.
+type Clock interface {
+	Now() Instant
+}
+
+// Tokens gives out fencing tokens: strictly increasing, also over restarts if
+// the implementation outlives the process.
+type Tokens interface {
+	Next() uint64
+}
+
+// Class says what kind of owner makes an fcntl call.
+type Class uint8
+
+const (
+	ClassUnknown Class = iota // cannot be found out
+	ClassPOSIX                // F_SETLK, F_SETLKW: the process
+	ClassOFD                  // F_OFD_SETLK, F_OFD_SETLKW: the open file
+)
+
+// Processes answers what the table must know about processes beyond what a
+// request brings.
+type Processes interface {
+	// Alive reports whether a process has the number pid, which is not 0. It
+	// is asked in the middle of a step and must not block. A number that was
+	// taken over by another process counts as alive.
+	Alive(pid uint32) bool
+	// WaitClass reports which call a thread is waiting in. An implementation
+	// that would have to look returns known == false and notes the question;
+	// the table's method then returns [ErrLookup] without having changed
+	// anything, and is called again when the answer is there.
+	WaitClass(thread uint32) (c Class, known bool)
+}
+
+// Reason says why a hold ended.
+type Reason uint8
+
+const (
+	Released Reason = iota // given back by its party
+	Broken                 // taken away by somebody else's unlink
+)
+
+// Observer is told what a step did beyond what its method returned. It is
+// called in the middle of the step and must not call the table.
+type Observer interface {
+	// Granted: a wait got what it waited for and is a hold now.
+	Granted(Wait, Hold)
+	// Refused: a wait ended without a hold. err is [ErrDeadlock],
+	// [ErrBroken] or [ErrShutdown].
+	Refused(w Wait, err error)
+	// Ended: a hold ended as a whole. It is not called for the parts and
+	// changes of an fcntl hold of which something is left.
+	Ended(Hold, Reason)
+}
+
+// Journal receives every change of what must outlive the process (design
+// 2.2). The table keeps nothing worth keeping elsewhere: New and the records
+// that were put and not dropped make the same table again, see [Restore].
+// The user of the table makes one transaction of all that one request did.
+// The pointers are valid during the call only.
+type Journal interface {
+	// PutHold adds a hold or replaces the one with the same ID.
+	PutHold(*Hold)
+	DropHold(HoldID)
+	// PutWait adds a wait or replaces the one with the same ID.
+	PutWait(*Wait)
+	DropWait(WaitID)
+}
+
+// Discard is a Journal for tables that need not outlive the process.
+type Discard struct{}
+
+func (Discard) PutHold(*Hold)   {}
+func (Discard) DropHold(HoldID) {}
+func (Discard) PutWait(*Wait)   {}
+func (Discard) DropWait(WaitID) {}
+
+// Counter is a Tokens that begins after its value and outlives nothing. The
+// zero Counter is ready to use.
+type Counter uint64
+
+// Next returns the next token.
+func (c *Counter) Next() uint64 {
+	*c++
+	return uint64(*c)
+}

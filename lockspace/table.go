@@ -1,0 +1,236 @@
+package lockspace
+
+import (
+	"cmp"
+	"iter"
+	"maps"
+	"slices"
+)
+
+// Table is the lock table.
+//
+// Its law:
+//
+//   - Two holds of different parties on one lock never conflict.
+//   - A present wait conflicts with a hold, or with a present wait before it
+//     that it may not pass; otherwise it would be a hold.
+//   - A lock is in locks exactly while it has a hold or a wait, present or
+//     absent; its name is in its directory's listing exactly while it has a
+//     hold.
+//   - Every token is higher than all before it.
+//
+// Tests check all of it after every step (invariants_test.go). There is no
+// mutex inside; see the package comment.
+type Table struct {
+	clock    Clock
+	tokens   Tokens
+	procs    Processes
+	observer Observer
+	journal  Journal
+
+	locks    map[Key]*lock
+	waits    map[WaitID]*wait
+	listings map[uint64]*listing
+
+	// The waits of a party, to walk the wait graph: by the fcntl owner's
+	// number and by handle.
+	waitsByOwner  map[uint64][]*wait
+	waitsByHandle map[uint64][]*wait
+	// ownerHolds counts the holds of each fcntl owner number on all locks:
+	// nobody can be waiting for one who has none.
+	ownerHolds map[uint64]int
+
+	// absent are the cancelled waits in the order in which their places
+	// lapse. Entries of waits that came back or ended are skipped.
+	absent []absentee
+
+	holds     int
+	lastHold  HoldID
+	lastPlace uint64
+}
+
+// lock is the state of one Key.
+type lock struct {
+	key    Key
+	holds  []*Hold
+	first  *wait
+	last   *wait
+	queued int // waits in the queue, absent ones included
+	absent int // of these, the absent ones
+	// listed is the place in the directory's listing; 0: not listed.
+	listed uint64
+	// classes are the kinds of idiom seen: 1 for whole-lock idioms, 2 for fcntl.
+	classes uint8
+	// tangled queues allow no short cuts, see tangle.
+	tangled bool
+}
+
+// Environment is what a Table needs from outside. All fields are required.
+type Environment struct {
+	Clock     Clock
+	Tokens    Tokens
+	Processes Processes
+	Observer  Observer
+	Journal   Journal
+}
+
+// New returns an empty table.
+func New(env Environment) *Table {
+	return &Table{
+		clock:         env.Clock,
+		tokens:        env.Tokens,
+		procs:         env.Processes,
+		observer:      env.Observer,
+		journal:       env.Journal,
+		locks:         make(map[Key]*lock),
+		waits:         make(map[WaitID]*wait),
+		listings:      make(map[uint64]*listing),
+		waitsByOwner:  make(map[uint64][]*wait),
+		waitsByHandle: make(map[uint64][]*wait),
+		ownerHolds:    make(map[uint64]int),
+	}
+}
+
+// Restore returns the table whose Journal received these records. The order
+// of holds and waits does not matter. A wait that could be granted is not
+// granted by Restore: the records are of a table between two steps.
+func Restore(env Environment, holds []Hold, waits []Wait) *Table {
+	t := New(env)
+	holds, waits = slices.Clone(holds), slices.Clone(waits)
+	slices.SortFunc(holds, func(a, b Hold) int { return cmp.Compare(a.ID, b.ID) })
+	for i := range holds {
+		h := &holds[i]
+		l := t.lock(h.Key)
+		l.listed = h.Listed
+		t.insert(l, h)
+		t.lastHold = h.ID
+	}
+	locks := slices.SortedFunc(maps.Values(t.locks), func(a, b *lock) int {
+		return cmp.Compare(a.listed, b.listed)
+	})
+	for _, l := range locks {
+		t.listing(l.key.Dir).add(l.listed, l.key.Name)
+	}
+	slices.SortFunc(waits, func(a, b Wait) int { return cmp.Compare(a.Place, b.Place) })
+	for i := range waits {
+		w := &wait{Wait: waits[i]}
+		l := t.lock(w.Key)
+		l.tangled = true // rather no short cut than a wrong one
+		t.enqueue(l, w)
+		t.lastPlace = max(t.lastPlace, w.Place)
+	}
+	t.restoreAbsent()
+	return t
+}
+
+// lock returns the lock of k, making it if it has none.
+func (t *Table) lock(k Key) *lock {
+	l := t.locks[k]
+	if l == nil {
+		l = &lock{key: k}
+		t.locks[k] = l
+	}
+	return l
+}
+
+// settle ends a step on l: grants what can be granted, brings the listing in
+// line and forgets a lock with nothing left. l.holds may be empty in between
+// while a lock changes hands; the listing does not notice.
+func (t *Table) settle(l *lock) {
+	t.advance(l)
+	switch held := len(l.holds) > 0; {
+	case held && l.listed == 0:
+		panic("lockspace: held and not listed: " + l.key.Name)
+	case !held && l.listed != 0:
+		t.listing(l.key.Dir).remove(l.listed)
+		l.listed = 0
+	}
+	if l.queued == 0 {
+		l.tangled = false
+		if len(l.holds) == 0 {
+			delete(t.locks, l.key)
+		}
+	}
+}
+
+// put makes h a hold of l, in the table and in the journal.
+func (t *Table) put(l *lock, h *Hold) {
+	t.tangle(l, &h.Request)
+	if l.listed == 0 {
+		l.listed = h.Token
+		t.listing(l.key.Dir).add(h.Token, l.key.Name)
+	}
+	t.lastHold++
+	h.ID = t.lastHold
+	h.Listed = l.listed
+	t.insert(l, h)
+	t.journal.PutHold(h)
+}
+
+// insert adds h to the indexes.
+func (t *Table) insert(l *lock, h *Hold) {
+	l.holds = append(l.holds, h)
+	t.holds++
+	if h.Via == ViaFcntl {
+		t.ownerHolds[h.Party.Owner]++
+	}
+}
+
+// drop removes the i-th hold of l. The order of l.holds has no meaning for
+// the table, but is kept: holders are shown in the order in which they came.
+func (t *Table) drop(l *lock, i int) *Hold {
+	h := l.holds[i]
+	copy(l.holds[i:], l.holds[i+1:])
+	l.holds[len(l.holds)-1] = nil
+	l.holds = l.holds[:len(l.holds)-1]
+	t.holds--
+	if h.Via == ViaFcntl {
+		if t.ownerHolds[h.Party.Owner]--; t.ownerHolds[h.Party.Owner] == 0 {
+			delete(t.ownerHolds, h.Party.Owner)
+		}
+	}
+	t.journal.DropHold(h.ID)
+	return h
+}
+
+// newHold makes the hold that grants r now. It is not put anywhere yet.
+func (t *Table) newHold(r *Request) *Hold {
+	return &Hold{Token: t.tokens.Next(), Since: t.clock.Now(), Request: *r}
+}
+
+// Held reports whether anybody holds k: whether the name exists.
+func (t *Table) Held(k Key) bool {
+	l := t.locks[k]
+	return l != nil && len(l.holds) > 0
+}
+
+// Holds returns the holds of k, oldest first. The step that ends the
+// iteration's validity is the next change of the table.
+func (t *Table) Holds(k Key) iter.Seq[*Hold] {
+	return func(yield func(*Hold) bool) {
+		l := t.locks[k]
+		if l == nil {
+			return
+		}
+		for _, h := range l.holds {
+			if !yield(h) {
+				return
+			}
+		}
+	}
+}
+
+// Waiting returns how many present waits stand in k's queue.
+func (t *Table) Waiting(k Key) int {
+	l := t.locks[k]
+	if l == nil {
+		return 0
+	}
+	return l.queued - l.absent
+}
+
+// Len returns the number of locks that are held or waited for, of holds and
+// of waits (absent ones included), of the whole table.
+func (t *Table) Len() (locks, holds, waits int) {
+	return len(t.locks), t.holds, len(t.waits)
+}

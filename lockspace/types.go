@@ -1,0 +1,145 @@
+package lockspace
+
+import (
+	"fmt"
+	"time"
+)
+
+// Key names a lock: a name in a directory. Directories are numbered by the
+// table's user.
+type Key struct {
+	Dir  uint64
+	Name string
+}
+
+// Mode says whether others may hold the same bytes.
+type Mode uint8
+
+const (
+	Shared Mode = iota
+	Exclusive
+)
+
+// String returns "shared" or "exclusive".
+func (m Mode) String() string {
+	if m == Exclusive {
+		return "exclusive"
+	}
+	return "shared"
+}
+
+// Via is the call that took a hold (design 1.2).
+type Via uint8
+
+const (
+	ViaExcl  Via = iota // open(O_CREAT|O_EXCL)
+	ViaFlock            // flock(2)
+	ViaFcntl            // fcntl(2), POSIX or open file description
+)
+
+// String returns the word that holder records show: "excl", "flock", "fcntl".
+func (v Via) String() string {
+	switch v {
+	case ViaExcl:
+		return "excl"
+	case ViaFlock:
+		return "flock"
+	case ViaFcntl:
+		return "fcntl"
+	}
+	return fmt.Sprintf("via(%d)", uint8(v))
+}
+
+// Process is what a request tells about a process without looking anything
+// up. Pid 0 is a process in a pid namespace that cannot be seen from here: it
+// is nobody's equal, itself included (design 1.9).
+type Process struct {
+	Pid uint32
+	UID uint32
+	GID uint32
+	// Started is when the process started, on the clock of [Instant.Boot].
+	// 0: not looked up; the table says with [ErrLookup] when it must be.
+	Started time.Duration
+}
+
+// Instant is a point in time on two clocks.
+type Instant struct {
+	// Wall is for people: nanoseconds since 1970 (UTC).
+	Wall int64
+	// Boot is the time since boot, suspension included: the clock in which
+	// processes' start times are given, and which never goes back.
+	Boot time.Duration
+}
+
+// Time returns the wall clock time of i.
+func (i Instant) Time() time.Time { return time.Unix(0, i.Wall) }
+
+// Party is one who asks for locks.
+type Party struct {
+	// Handle is the open file description through which the call came. Never
+	// reused.
+	Handle uint64
+	// File is the node that Handle is open on: what POSIX means by "that
+	// file" when any close of it gives a process's fcntl locks back.
+	File uint64
+	// Owner is the kernel's number for the fcntl lock owner: the process's
+	// file table for POSIX locks, the open file description for OFD locks.
+	// Numbers are recycled; one means nothing once its holds are gone.
+	// 0 and without meaning for anything but ViaFcntl.
+	Owner uint64
+	// Taker is the process that made the call.
+	Taker Process
+	// Opener is the process that opened Handle, at Opened.
+	Opener Process
+	Opened Instant
+}
+
+// Request asks for a hold.
+type Request struct {
+	Key   Key
+	Party Party
+	Via   Via
+	Mode  Mode
+	Range Range
+	// Thread is the calling thread's id, with which [Processes] can find out
+	// what the thread waits in. 0 if unknown.
+	Thread uint32
+}
+
+// HoldID numbers holds over the life of a table. Never reused.
+type HoldID uint64
+
+// Hold is one grant. Holds are not changed once the table has handed them
+// out; a change of range or mode makes a new one.
+type Hold struct {
+	ID HoldID
+	// Token is the fencing number, strictly increasing over grants. A hold
+	// that was split keeps its token in both parts.
+	Token uint64
+	// Listed is the lock's place in its directory's listing: the token of the
+	// hold that made the free lock a held one.
+	Listed uint64
+	// Since is when it was granted; a merged hold has the earliest of its
+	// parts.
+	Since Instant
+	Request
+}
+
+// WaitID numbers waits; the table's user chooses it (the FUSE request).
+type WaitID uint64
+
+// Wait is a request in a lock's queue.
+type Wait struct {
+	ID WaitID
+	// Place orders the queue. It is given at arrival and kept over a
+	// cancelled and resumed wait.
+	Place uint64
+	Since Instant
+	Request
+	// AbsentUntil is set while the wait is cancelled but its place is kept:
+	// the time since boot at which the place is given up. 0: present.
+	AbsentUntil time.Duration
+}
+
+// ResumeGrace is how long a cancelled wait keeps its place (design 1.5).
+const ResumeGrace = time.Second
