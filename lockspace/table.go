@@ -220,6 +220,15 @@ func (t *Table) Holds(k Key) iter.Seq[*Hold] {
 	}
 }
 
+// Latest returns the youngest hold of k, nil if nobody holds it.
+func (t *Table) Latest(k Key) *Hold {
+	l := t.locks[k]
+	if l == nil || len(l.holds) == 0 {
+		return nil
+	}
+	return l.holds[len(l.holds)-1]
+}
+
 // Waiting returns how many present waits stand in k's queue.
 func (t *Table) Waiting(k Key) int {
 	l := t.locks[k]

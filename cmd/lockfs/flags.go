@@ -1,0 +1,69 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/pflag"
+)
+
+// config is what the command line asks for.
+type config struct {
+	mountPoint string
+	allowOther bool
+	logLevel   slog.Level
+	version    bool
+	help       string // the text, if asked for
+}
+
+const usageHead = `Usage: lockfs [flags] MOUNTPOINT
+
+Mounts a filesystem on which every name is a lock, and serves it in the
+foreground until it is unmounted or gets SIGINT or SIGTERM. MOUNTPOINT is made
+if it is missing. Root mounts for all users, an ordinary user for himself.
+
+Flags:
+`
+
+// parse reads the command line. Errors are for people.
+func parse(args []string) (config, error) {
+	var c config
+	flags := pflag.NewFlagSet("lockfs", pflag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.SortFlags = false
+	backing := flags.String("backing", "none", "directory whose files mirror the locks; only `none` is supported so far")
+	flags.BoolVar(&c.allowOther, "allow-other", false, "let other users in (root always does; needs user_allow_other in /etc/fuse.conf)")
+	level := flags.String("log-level", "info", "`level` of what is logged: debug, info, warn, error")
+	flags.BoolVar(&c.version, "version", false, "print the version and exit")
+	help := flags.BoolP("help", "h", false, "print this and exit")
+	if err := flags.Parse(args); err != nil {
+		return c, fmt.Errorf("%w; see 'lockfs --help'", err)
+	}
+	if *help {
+		c.help = usageHead + flags.FlagUsages() + "\n" + exitHelp
+		return c, nil
+	}
+	if c.version {
+		return c, nil
+	}
+	if *backing != "none" {
+		return c, fmt.Errorf("--backing %s: mirroring is not supported yet, only '--backing none'", *backing)
+	}
+	if err := c.logLevel.UnmarshalText([]byte(*level)); err != nil {
+		return c, fmt.Errorf("--log-level %s: not one of debug, info, warn, error", *level)
+	}
+	switch flags.NArg() {
+	case 0:
+		return c, errors.New("no mount point given; see 'lockfs --help'")
+	case 1:
+		c.mountPoint = flags.Arg(0)
+	default:
+		return c, fmt.Errorf("one mount point expected, got %d arguments: %q", flags.NArg(), flags.Args())
+	}
+	if c.mountPoint == "" {
+		return c, errors.New("the mount point is empty")
+	}
+	return c, nil
+}

@@ -1,0 +1,157 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/lockfs/lockfs/fs/device"
+	"github.com/lockfs/lockfs/lockspace"
+)
+
+// maxBody is the most bytes that a body can have.
+const maxBody = 4096
+
+// Write writes the body, as the holder. See author for who that is.
+func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	h := f.handles[in.Fh]
+	switch {
+	case h == nil:
+		return 0, fuse.EBADF
+	case h.Stale:
+		return 0, errStale
+	case len(data) == 0:
+		return 0, fuse.OK
+	}
+	p, ok := f.caller(in.Unique, in.Pid, in.Uid, in.Gid)
+	if !ok {
+		return 0, device.Parked
+	}
+	by := f.author(h.node, h, p)
+	switch {
+	case by.lookup:
+		f.lookUp(in.Unique, func(x *facts) { x.look(f.procs, p.Pid) })
+		return 0, device.Parked
+	case !by.ok:
+		return 0, fuse.EBUSY
+	}
+	old := h.node.content()
+	at := in.Offset
+	if h.Append {
+		at = uint64(len(old))
+	}
+	if at >= maxBody {
+		return 0, errNoSpc
+	}
+	n := min(len(data), maxBody-int(at))
+	body := make([]byte, max(len(old), int(at)+n))
+	copy(body, old)
+	copy(body[at:], data[:n])
+	f.setBody(h.node, by.handle, body)
+	return uint32(n), fuse.OK
+}
+
+// truncate sets the body's length. By anybody but the holder it does nothing:
+// tools open with O_TRUNC before they lock. h is the descriptor, nil if there
+// is none.
+func (f *FS) truncate(d *node, h *handle, p lockspace.Process, size int) fuse.Status {
+	by := f.author(d, h, p)
+	// A process of which only the number is known to be the holder's is not
+	// worth a look here.
+	if by.lookup || !by.ok {
+		return fuse.OK
+	}
+	old := d.content()
+	if len(old) == size {
+		return fuse.OK
+	}
+	body := make([]byte, size)
+	copy(body, old)
+	f.setBody(d, by.handle, body)
+	return fuse.OK
+}
+
+// authorship says whether somebody may write a body, and with which open file
+// it goes then.
+type authorship struct {
+	ok     bool
+	handle uint64
+	lookup bool // the process must be looked up first
+}
+
+// author finds out whether process p writes as the holder of d, through h: if
+// h or the process has a hold, or if nobody has. "The process" is the one that
+// took the hold, or the one that opened the file.
+func (f *FS) author(d *node, h *handle, p lockspace.Process) authorship {
+	var a authorship
+	held := false
+	for hold := range f.table.Holds(d.key) {
+		held = true
+		if h != nil && hold.Party.Handle == h.ID {
+			return authorship{ok: true, handle: h.ID}
+		}
+		since := hold.Since
+		switch {
+		case p.Pid == 0:
+			continue
+		case p.Pid == hold.Party.Taker.Pid:
+		case p.Pid == hold.Party.Opener.Pid:
+			since = hold.Party.Opened
+		default:
+			continue
+		}
+		switch started := f.facts.started(p.Pid); {
+		case started == 0:
+			a.lookup = true
+		case started <= since.Boot:
+			return authorship{ok: true, handle: hold.Party.Handle}
+		}
+	}
+	if !held && h != nil {
+		return authorship{ok: true, handle: h.ID}
+	}
+	return a
+}
+
+// content returns the body, nil if it is empty.
+func (d *node) content() []byte {
+	if d.body == nil {
+		return nil
+	}
+	return d.body.Data
+}
+
+// setBody makes data the body of d, to go with the holds through a handle.
+func (f *FS) setBody(d *node, handle uint64, data []byte) {
+	d.body = &BodyRecord{Node: d.ID, Author: handle, Data: data}
+	f.journal.PutBody(d.body)
+}
+
+// touch has the step look, when it ends, whether a node's body still has its
+// author.
+func (f *FS) touch(id uint64) {
+	if d := f.nodes.get(id); d != nil && d.body != nil {
+		f.touched = append(f.touched, d)
+	}
+}
+
+// dropBodies takes away the bodies whose author has no hold any more, or, of a
+// lock that nobody holds, whose author has closed it.
+func (f *FS) dropBodies() {
+	for _, d := range f.touched {
+		if d.body != nil && !f.bodyStands(d) {
+			d.body = nil
+			f.journal.DropBody(d.ID)
+		}
+	}
+	f.touched = f.touched[:0]
+}
+
+func (f *FS) bodyStands(d *node) bool {
+	held := false
+	for h := range f.table.Holds(d.key) {
+		if h.Party.Handle == d.body.Author {
+			return true
+		}
+		held = true
+	}
+	return !held && f.handles[d.body.Author] != nil
+}

@@ -1,0 +1,93 @@
+package device
+
+import (
+	"encoding/binary"
+	"syscall"
+)
+
+// The little of the FUSE wire format (uapi/linux/fuse.h) that go-fuse does not
+// handle for lockfs. Numbers are in the machine's byte order.
+
+const (
+	opInterrupt = 36
+	opPoll      = 40
+
+	headerInSize  = 40
+	headerOutSize = 16
+	pollInSize    = headerInSize + 24
+	pollReplySize = headerOutSize + 8
+
+	// readBuffer is the size of the buffer that requests are read into: the
+	// kernel demands 8 KiB at least, and room for a WRITE.
+	readBuffer = 64 << 10
+	// answerBuffer holds the largest answer: a header, a structure, and up to
+	// 64 KiB that an extended attribute might ask for.
+	answerBuffer = 128 << 10
+)
+
+var native = binary.NativeEndian
+
+// header is what this package looks at of struct fuse_in_header.
+type header struct {
+	opcode uint32
+	unique uint64
+}
+
+func parseHeader(in []byte) (header, bool) {
+	if len(in) < headerInSize {
+		return header{}, false
+	}
+	return header{opcode: native.Uint32(in[4:]), unique: native.Uint64(in[8:])}, true
+}
+
+// rootToFilesystem gives the root its number [Root].
+func rootToFilesystem(in []byte) {
+	if native.Uint64(in[16:]) == kernelRoot {
+		native.PutUint64(in[16:], Root)
+	}
+}
+
+// kernelRoot is FUSE_ROOT_ID.
+const kernelRoot = 1
+
+// interruptTarget returns which request an INTERRUPT is for, 0 if it does not
+// say.
+func interruptTarget(in []byte) uint64 {
+	if len(in) < headerInSize+8 {
+		return 0
+	}
+	return native.Uint64(in[headerInSize:])
+}
+
+// pollIn is struct fuse_poll_in without what is not used yet.
+type pollIn struct {
+	handle uint64
+	events uint32
+}
+
+func parsePoll(in []byte) (pollIn, bool) {
+	if len(in) < pollInSize {
+		return pollIn{}, false
+	}
+	body := in[headerInSize:]
+	return pollIn{handle: native.Uint64(body), events: native.Uint32(body[20:])}, true
+}
+
+// putErrno writes a reply without a body and returns its length.
+func putErrno(out []byte, unique uint64, errno syscall.Errno) int {
+	native.PutUint32(out, headerOutSize)
+	native.PutUint32(out[4:], uint32(-int32(errno)))
+	native.PutUint64(out[8:], unique)
+	return headerOutSize
+}
+
+// putPoll writes the reply to a POLL.
+func putPoll(out []byte, unique uint64, ready uint32) {
+	putErrno(out, unique, 0)
+	native.PutUint32(out, pollReplySize)
+	native.PutUint32(out[headerOutSize:], ready)
+	native.PutUint32(out[headerOutSize+4:], 0)
+}
+
+// replyStatus returns the error field of a reply: 0 or a negative errno.
+func replyStatus(out []byte) int32 { return int32(native.Uint32(out[4:])) }

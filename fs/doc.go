@@ -1,0 +1,37 @@
+// Package fs is the FUSE face of the lock table: it turns what programs do to
+// files into calls of lockspace, and what the table knows into what files
+// show.
+//
+// # What is served
+//
+// One directory in which every name is a lock (hold=handle): a name is listed,
+// and can be opened without O_CREAT, exactly while it is held. Nodes stand for
+// names; programs that open one name, listed or not, meet on one node as long
+// as any of them has it open.
+//
+// # Where lockfs is not like other filesystems
+//
+//   - A free lock has no file. touch(1) succeeds and leaves nothing.
+//   - open(2) of a name that was held when it was looked up succeeds though the
+//     lock was given back meanwhile: an open file is not a hold.
+//   - write(2) is EBUSY while somebody else holds the lock; truncation then
+//     succeeds and does nothing, as tools open with O_TRUNC before they lock.
+//   - A body belongs to the hold of its writer and goes with it. What is
+//     written while nobody holds the lock stays if the same open file takes
+//     the lock next.
+//   - A read of a held lock without a body returns the holder's record, though
+//     st_size is 0.
+//   - Locks have no permission bits of their own: they show 0666, chmod and
+//     chown succeed for the holder's user and change nothing, and the
+//     directory's bits decide: write to take, read to look.
+//   - Directories ignore the sticky bit; restricted deletion is always in
+//     force. unlink(2) gives back or breaks, see unlink.go.
+//   - Shared mmap(2) is ENODEV. There are no extended attributes.
+//   - A non-blocking flock conversion that fails keeps the old lock.
+//   - At the end of a mount that is in use, waits end with ENOLCK.
+//
+// # Steps
+//
+// All methods run in steps of fs/device, one at a time; there is no other
+// mutex. What needs a look at /proc takes a detour, see facts.go.
+package fs

@@ -1,0 +1,38 @@
+package fs
+
+import (
+	"errors"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/lockspace"
+)
+
+// Statuses that go-fuse has no names for.
+const (
+	errStale = fuse.Status(unix.ESTALE)
+	errNoSpc = fuse.Status(unix.ENOSPC)
+	errName  = fuse.Status(unix.ENAMETOOLONG)
+)
+
+// lockErrno is the errno of a lock call that the table refused. (An exclusive
+// creation that finds the name held is EEXIST instead of EAGAIN.)
+func lockErrno(err error) syscall.Errno {
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, lockspace.ErrHeld):
+		return unix.EAGAIN // = EWOULDBLOCK
+	case errors.Is(err, lockspace.ErrDeadlock):
+		return unix.EDEADLK
+	case errors.Is(err, lockspace.ErrRange):
+		return unix.EINVAL
+	case errors.Is(err, lockspace.ErrBroken):
+		return unix.ESTALE
+	case errors.Is(err, lockspace.ErrShutdown):
+		return unix.ENOLCK
+	}
+	return unix.EIO
+}

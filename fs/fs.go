@@ -1,0 +1,179 @@
+package fs
+
+import (
+	"log/slog"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/lockfs/lockfs/fs/device"
+	"github.com/lockfs/lockfs/lockspace"
+)
+
+// Device is what the filesystem needs of its connection; [device.Conn] is the
+// one there is. Answer and Detour are called within a step.
+type Device interface {
+	Answer(unique uint64, errno syscall.Errno)
+	Detour(unique uint64, look func() any)
+	Do(step func())
+}
+
+// rootDir numbers the root among directories, for the lock table.
+const rootDir = 1
+
+// Options of a filesystem. Device, Processes, Clock, Tokens, Journal and Log
+// are required.
+type Options struct {
+	Device    Device
+	Processes Processes
+	Clock     lockspace.Clock
+	Tokens    lockspace.Tokens
+	Journal   Journal
+	Log       *slog.Logger
+	// UID and GID own the root directory.
+	UID, GID uint32
+}
+
+// FS is the filesystem.
+type FS struct {
+	// What lockfs has no use for is answered by the embedded default.
+	fuse.RawFileSystem
+
+	dev     Device
+	procs   Processes
+	clock   lockspace.Clock
+	journal Journal
+	log     *slog.Logger
+
+	table *lockspace.Table
+	nodes nodes
+	// handles are the open files, by number; never reused.
+	handles    map[uint64]*handle
+	lastHandle uint64
+
+	// facts is what the present request's detour found; nil on the first try.
+	facts *facts
+	// asked are the threads that the table asked about in this attempt at a
+	// request, in vain.
+	asked []uint32
+	// touched are the nodes whose body may have lost its author in this step.
+	touched []*node
+	// expiry is running while the table has places to give up.
+	expiry *time.Timer
+	// closing: no request may wait any more.
+	closing bool
+}
+
+// New returns the filesystem, with nothing held.
+func New(o Options) *FS {
+	f := &FS{
+		RawFileSystem: fuse.NewDefaultRawFileSystem(),
+		dev:           o.Device,
+		procs:         o.Processes,
+		clock:         o.Clock,
+		journal:       o.Journal,
+		log:           o.Log,
+		handles:       make(map[uint64]*handle),
+	}
+	f.table = lockspace.New(lockspace.Environment{
+		Clock:     o.Clock,
+		Tokens:    o.Tokens,
+		Processes: tableProcesses{f},
+		Observer:  observer{f},
+		Journal:   o.Journal,
+	})
+	f.nodes = newNodes(o.Journal, NodeRecord{
+		ID: rootDir, Dir: true, Mode: 0o777, UID: o.UID, GID: o.GID, Made: o.Clock.Now(),
+	})
+	return f
+}
+
+// String names the filesystem in go-fuse's messages.
+func (f *FS) String() string { return "lockfs" }
+
+// Shutdown answers everybody who waits, and lets nobody wait from here on. It
+// returns how many holds there are. Within a step.
+func (f *FS) Shutdown() (holds int) {
+	f.closing = true
+	f.table.Shutdown()
+	_, holds, _ = f.table.Len()
+	return holds
+}
+
+// Commit ends a step.
+func (f *FS) Commit() {
+	f.dropBodies()
+	f.armExpiry()
+	f.journal.Commit()
+}
+
+// armExpiry has the table give up lapsed places in time.
+func (f *FS) armExpiry() {
+	if f.expiry != nil {
+		return
+	}
+	at, ok := f.table.NextExpiry()
+	if !ok {
+		return
+	}
+	f.expiry = time.AfterFunc(at-f.clock.Now().Boot, func() {
+		f.dev.Do(func() {
+			f.expiry = nil
+			f.table.Expire()
+		})
+	})
+}
+
+// observer receives what the table's steps did.
+type observer struct{ f *FS }
+
+// Granted answers the call that waited.
+func (o observer) Granted(w lockspace.Wait, h lockspace.Hold) {
+	o.f.touch(h.Party.File)
+	o.f.dev.Answer(uint64(w.ID), 0)
+}
+
+// Refused answers the call that waited.
+func (o observer) Refused(w lockspace.Wait, err error) {
+	o.f.dev.Answer(uint64(w.ID), lockErrno(err))
+}
+
+// Ended takes the body away with the hold, and makes the open file of a
+// broken one stale.
+func (o observer) Ended(h lockspace.Hold, why lockspace.Reason) {
+	o.f.touch(h.Party.File)
+	if why == lockspace.Broken {
+		o.f.makeStale(h.Party.Handle)
+	}
+}
+
+// The kernel's answers to what a lock filesystem with one directory does not
+// do. Not ENOSYS, which it would remember for some calls, and which tells a
+// person nothing.
+
+func (f *FS) Mknod(<-chan struct{}, *fuse.MknodIn, string, *fuse.EntryOut) fuse.Status {
+	return fuse.EPERM
+}
+
+func (f *FS) Mkdir(<-chan struct{}, *fuse.MkdirIn, string, *fuse.EntryOut) fuse.Status {
+	return fuse.EPERM
+}
+
+func (f *FS) Rmdir(<-chan struct{}, *fuse.InHeader, string) fuse.Status {
+	return fuse.ENOTDIR
+}
+
+func (f *FS) Link(<-chan struct{}, *fuse.LinkIn, string, *fuse.EntryOut) fuse.Status {
+	return fuse.EPERM
+}
+
+func (f *FS) Symlink(<-chan struct{}, *fuse.InHeader, string, string, *fuse.EntryOut) fuse.Status {
+	return fuse.EPERM
+}
+
+func (f *FS) Rename(<-chan struct{}, *fuse.RenameIn, string, string) fuse.Status {
+	return fuse.EPERM
+}
+
+var _ device.Filesystem = (*FS)(nil)

@@ -1,0 +1,86 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/lockspace"
+)
+
+// handle is an open file description.
+type handle struct {
+	HandleRecord
+	node *node
+	// record is the holder record that a reader is in the middle of: made at
+	// offset 0, so that short reads see one moment.
+	record []byte
+}
+
+// open makes a handle on d for process p.
+func (f *FS) open(d *node, p lockspace.Process, flags uint32) *handle {
+	f.lastHandle++
+	h := &handle{
+		HandleRecord: HandleRecord{
+			ID: f.lastHandle, Node: d.ID, Opener: p, Opened: f.clock.Now(),
+			Append: flags&unix.O_APPEND != 0,
+		},
+		node: d,
+	}
+	f.handles[h.ID] = h
+	d.open++
+	f.journal.PutHandle(&h.HandleRecord)
+	return h
+}
+
+// makeStale marks the open file whose lock was broken.
+func (f *FS) makeStale(id uint64) {
+	if h := f.handles[id]; h != nil && !h.Stale {
+		h.Stale = true
+		f.journal.PutHandle(&h.HandleRecord)
+	}
+}
+
+// Release is the end of an open file: its last close, or the death of the last
+// process that had it.
+func (f *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	h := f.handles[in.Fh]
+	if h == nil {
+		return
+	}
+	f.table.CloseHandle(h.node.key, h.ID)
+	delete(f.handles, h.ID)
+	f.journal.DropHandle(h.ID)
+	h.node.open--
+	if h.node.body != nil {
+		f.touched = append(f.touched, h.node)
+	}
+	f.nodes.collect(h.node)
+}
+
+// Flush is one close of possibly many, by one process: POSIX gives its fcntl
+// locks on the file back, and nothing else.
+func (f *FS) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
+	if h := f.handles[in.Fh]; h != nil {
+		f.table.Flush(h.node.key, h.node.ID, in.LockOwner)
+	}
+	return fuse.OK
+}
+
+// Fsync tells the victim of a broken lock.
+func (f *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	h := f.handles[in.Fh]
+	switch {
+	case h == nil:
+		return fuse.EBADF
+	case h.Stale:
+		return errStale
+	}
+	return fuse.OK
+}
+
+// ready is what poll(2) says of a file: POLLIN, POLLOUT, POLLRDNORM,
+// POLLWRNORM.
+const ready = unix.POLLIN | unix.POLLOUT | 0x40 | 0x100
+
+// Poll: files are always ready.
+func (f *FS) Poll(_ uint64, events uint32) uint32 { return events & ready }

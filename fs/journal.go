@@ -1,0 +1,76 @@
+package fs
+
+import "github.com/lockfs/lockfs/lockspace"
+
+// NodeRecord is what must outlive the process of a node.
+type NodeRecord struct {
+	// ID is the kernel's number for the node, and st_ino. Never reused.
+	ID uint64
+	// Parent is the directory's number and Name the name in it. The root has
+	// neither.
+	Parent uint64
+	Name   string
+	// Lookups is how many references the kernel holds (FORGET takes them
+	// back).
+	Lookups uint64
+	// Dir tells directories from locks. Mode is the permission bits of a
+	// directory; locks have none.
+	Dir  bool
+	Mode uint32
+	// UID and GID own a directory; of a lock, they are those of who made the
+	// node, shown while nobody holds it.
+	UID, GID uint32
+	Made     lockspace.Instant
+}
+
+// HandleRecord is what must outlive the process of an open file.
+type HandleRecord struct {
+	// ID is the kernel's number for the open file. Never reused.
+	ID   uint64
+	Node uint64
+	// Opener is the process that opened it, at Opened.
+	Opener lockspace.Process
+	Opened lockspace.Instant
+	// Append: opened with O_APPEND.
+	Append bool
+	// Stale: a lock taken through it was broken.
+	Stale bool
+}
+
+// BodyRecord is the body of a lock.
+type BodyRecord struct {
+	Node uint64
+	// Author is the open file whose hold the body goes with.
+	Author uint64
+	Data   []byte
+}
+
+// Journal receives every change of what must outlive the process: the table's
+// (see [lockspace.Journal]) and the nodes, open files and bodies. Commit makes
+// one transaction of what came since the last, and is called before any
+// answer of that step is sent. The pointers are valid during the call only.
+type Journal interface {
+	lockspace.Journal
+	// PutNode, PutHandle and PutBody add a record or replace the one with the
+	// same number.
+	PutNode(*NodeRecord)
+	DropNode(id uint64)
+	PutHandle(*HandleRecord)
+	DropHandle(id uint64)
+	PutBody(*BodyRecord)
+	DropBody(node uint64)
+	Commit()
+}
+
+// Discard is a Journal for mounts that end with their process.
+type Discard struct{ lockspace.Discard }
+
+func (Discard) PutNode(*NodeRecord)     {}
+func (Discard) DropNode(uint64)         {}
+func (Discard) PutHandle(*HandleRecord) {}
+func (Discard) DropHandle(uint64)       {}
+func (Discard) PutBody(*BodyRecord)     {}
+func (Discard) DropBody(uint64)         {}
+func (Discard) Commit()                 {}
+
+var _ Journal = Discard{}

@@ -1,0 +1,167 @@
+package fs
+
+import (
+	"errors"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/fs/device"
+	"github.com/lockfs/lockfs/lockspace"
+)
+
+// flock(2) and fcntl(2). The kernel sends SETLK for what must not wait and for
+// unlocking, SETLKW for what may.
+
+// SetLk locks or unlocks without waiting.
+func (f *FS) SetLk(_ <-chan struct{}, in *fuse.LkIn) fuse.Status { return f.lock(in, false) }
+
+// SetLkw locks, and waits if it must: then it is parked under its request's
+// number.
+func (f *FS) SetLkw(_ <-chan struct{}, in *fuse.LkIn) fuse.Status { return f.lock(in, true) }
+
+func (f *FS) lock(in *fuse.LkIn, wait bool) fuse.Status {
+	h := f.handles[in.Fh]
+	if h == nil {
+		return fuse.EBADF
+	}
+	if h.Stale {
+		return errStale
+	}
+	r := f.lockRequest(h, in)
+	if in.Lk.Typ == unix.F_UNLCK {
+		if !r.Range.Valid() {
+			return fuse.EINVAL
+		}
+		f.table.Unlock(r.Key, r.Party, r.Via, r.Range)
+		return fuse.OK
+	}
+	// A lock is taken by writing to the directory, whatever the descriptor
+	// was opened for: flock(1) opens for reading.
+	if status := f.permit(&in.InHeader, f.nodes.get(h.node.Parent), mayWrite); status != fuse.OK {
+		return status
+	}
+	f.asked = f.asked[:0]
+	var granted bool
+	var err error
+	if wait && !f.closing {
+		granted, err = f.table.Acquire(r, lockspace.WaitID(in.Unique))
+	} else if err = f.table.Try(r); err == nil {
+		granted = true
+	} else if wait && errors.Is(err, lockspace.ErrHeld) {
+		err = lockspace.ErrShutdown
+	}
+	if errors.Is(err, lockspace.ErrLookup) {
+		return f.lookUpForLock(in.Unique, r.Party.Taker.Pid)
+	}
+	if err != nil {
+		return fuse.Status(lockErrno(err))
+	}
+	if !granted {
+		return device.Parked
+	}
+	f.touch(h.Node)
+	return fuse.OK
+}
+
+// lookUpForLock finds out what the table asked for.
+func (f *FS) lookUpForLock(unique uint64, pid uint32) fuse.Status {
+	threads := append([]uint32(nil), f.asked...)
+	f.lookUp(unique, func(x *facts) {
+		if pid != 0 {
+			x.look(f.procs, pid)
+		}
+		for _, tid := range threads {
+			x.classes[tid] = f.procs.WaitClass(tid)
+		}
+	})
+	return device.Parked
+}
+
+// lockRequest is what in asks of the table.
+func (f *FS) lockRequest(h *handle, in *fuse.LkIn) lockspace.Request {
+	r := lockspace.Request{
+		Key: h.node.key,
+		Party: lockspace.Party{
+			Handle: h.ID,
+			File:   h.Node,
+			Taker: lockspace.Process{
+				Pid: in.Lk.Pid, UID: in.Uid, GID: in.Gid, Started: f.facts.started(in.Lk.Pid),
+			},
+			Opener: h.Opener,
+			Opened: h.Opened,
+		},
+		Via:    lockspace.ViaFlock,
+		Mode:   lockspace.Shared,
+		Range:  lockspace.Whole,
+		Thread: in.Pid,
+	}
+	if in.LkFlags&fuse.LK_FLOCK == 0 {
+		r.Via = lockspace.ViaFcntl
+		r.Party.Owner = in.Owner
+		r.Range = lockspace.Range{First: in.Lk.Start, Last: in.Lk.End}
+	}
+	if in.Lk.Typ == unix.F_WRLCK {
+		r.Mode = lockspace.Exclusive
+	}
+	return r
+}
+
+// conflict is the answer to F_GETLK: a hold in the way, and its process.
+type conflict struct {
+	hold lockspace.Hold
+	pid  uint32
+}
+
+// GetLk tells who is in the way of an fcntl lock. That takes a detour, to name
+// the right process; the answer is of the moment when the call came in.
+func (f *FS) GetLk(_ <-chan struct{}, in *fuse.LkIn, out *fuse.LkOut) fuse.Status {
+	h := f.handles[in.Fh]
+	if h == nil {
+		return fuse.EBADF
+	}
+	if h.Stale {
+		return errStale
+	}
+	if f.facts != nil && f.facts.conflict != nil {
+		c := f.facts.conflict
+		out.Lk = fuse.FileLock{Start: c.hold.Range.First, End: c.hold.Range.Last, Typ: unix.F_RDLCK, Pid: c.pid}
+		if c.hold.Mode == lockspace.Exclusive {
+			out.Lk.Typ = unix.F_WRLCK
+		}
+		return fuse.OK
+	}
+	// GETLK does not say which process asks, as SETLK does.
+	p, ok := f.caller(in.Unique, in.Pid, in.Uid, in.Gid)
+	if !ok {
+		return device.Parked
+	}
+	r := f.lockRequest(h, in)
+	if !r.Range.Valid() {
+		return fuse.EINVAL
+	}
+	p.Started = f.facts.started(p.Pid)
+	r.Party.Taker = p
+	hold, found, err := f.table.Test(r)
+	if errors.Is(err, lockspace.ErrLookup) {
+		return f.lookUpForLock(in.Unique, p.Pid)
+	}
+	if !found {
+		out.Lk = in.Lk
+		out.Lk.Typ = unix.F_UNLCK
+		return fuse.OK
+	}
+	f.lookUp(in.Unique, func(x *facts) {
+		p, _ := findHolder(f.procs, &hold)
+		x.conflict = &conflict{hold, p.Pid}
+	})
+	return device.Parked
+}
+
+// Interrupt ends the wait of a request whose caller got a signal. If the
+// kernel sends the call again, it finds its place kept.
+func (f *FS) Interrupt(unique uint64) {
+	if f.table.Cancel(lockspace.WaitID(unique)) {
+		f.dev.Answer(unique, unix.EINTR)
+	}
+}

@@ -1,0 +1,98 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/fs/device"
+	"github.com/lockfs/lockfs/lockspace"
+)
+
+// Create opens a name that was free when the kernel looked it up. With O_EXCL
+// it takes the lock, or fails with EEXIST; without, it opens the name whether
+// it is held by now or not.
+func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	dir := f.nodes.get(in.NodeId)
+	if dir == nil || !dir.Dir {
+		return errStale
+	}
+	switch {
+	case len(name) > maxName:
+		return errName
+	case name == control:
+		return fuse.EPERM
+	}
+	if status := f.permit(&in.InHeader, dir, mayWrite|maySearch); status != fuse.OK {
+		return status
+	}
+	p, ok := f.caller(in.Unique, in.Pid, in.Uid, in.Gid)
+	if !ok {
+		return device.Parked
+	}
+	key := lockspace.Key{Dir: dir.ID, Name: name}
+	if in.Flags&unix.O_EXCL != 0 && f.table.Held(key) {
+		return fuse.Status(unix.EEXIST)
+	}
+	d := f.nodes.make(key, in.Uid, in.Gid, f.clock.Now())
+	h := f.open(d, p, in.Flags)
+	if in.Flags&unix.O_EXCL != 0 {
+		if err := f.takeName(h, in.Pid); err != nil {
+			// Nobody holds it, so only a mirror could refuse it.
+			f.Release(nil, &fuse.ReleaseIn{Fh: h.ID})
+			return fuse.Status(lockErrno(err))
+		}
+	} else if in.Flags&unix.O_TRUNC != 0 {
+		f.truncate(d, h, p, 0)
+	}
+	f.enter(d, &out.EntryOut)
+	out.Fh = h.ID
+	out.OpenFlags = fuse.FOPEN_DIRECT_IO
+	return fuse.OK
+}
+
+// takeName takes the lock for a handle that was opened with O_EXCL.
+func (f *FS) takeName(h *handle, tid uint32) error {
+	err := f.table.Try(lockspace.Request{
+		Key: h.node.key,
+		Party: lockspace.Party{
+			Handle: h.ID,
+			File:   h.Node,
+			Taker:  h.Opener,
+			Opener: h.Opener,
+			Opened: h.Opened,
+		},
+		Via:    lockspace.ViaExcl,
+		Mode:   lockspace.Exclusive,
+		Range:  lockspace.Whole,
+		Thread: tid,
+	})
+	f.touch(h.Node)
+	return err
+}
+
+// Open opens a name that was held when the kernel looked it up. It may be free
+// by now: an open file is not a hold, and to fail would break O_CREAT.
+func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	d := f.nodes.get(in.NodeId)
+	if d == nil || d.Dir {
+		return errStale
+	}
+	want := uint32(mayRead)
+	if in.Flags&unix.O_ACCMODE != unix.O_RDONLY || in.Flags&unix.O_TRUNC != 0 {
+		want = mayWrite
+	}
+	if status := f.permit(&in.InHeader, f.nodes.get(d.Parent), want); status != fuse.OK {
+		return status
+	}
+	p, ok := f.caller(in.Unique, in.Pid, in.Uid, in.Gid)
+	if !ok {
+		return device.Parked
+	}
+	h := f.open(d, p, in.Flags)
+	if in.Flags&unix.O_TRUNC != 0 {
+		f.truncate(d, h, p, 0)
+	}
+	out.Fh = h.ID
+	out.OpenFlags = fuse.FOPEN_DIRECT_IO
+	return fuse.OK
+}

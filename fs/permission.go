@@ -1,0 +1,80 @@
+package fs
+
+import (
+	"slices"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/lockfs/lockfs/fs/device"
+	"github.com/lockfs/lockfs/lockspace"
+)
+
+// Permission, checked here on every request (the kernel is not asked to): the
+// directory's bits decide about its locks, free or held.
+
+// Bits of access, as in a mode.
+const (
+	maySearch = 1
+	mayWrite  = 2
+	mayRead   = 4
+)
+
+// permit checks that the caller of a request may do what want says in dir: OK,
+// EACCES, or Parked for a detour to the caller's supplementary groups.
+func (f *FS) permit(in *fuse.InHeader, dir *node, want uint32) fuse.Status {
+	if dir == nil {
+		return errStale
+	}
+	var ok bool
+	switch asGroup, asOther := allows(dir.Mode>>3, want), allows(dir.Mode, want); {
+	case in.Uid == 0:
+		ok = true
+	case in.Uid == dir.UID:
+		ok = allows(dir.Mode>>6, want)
+	case in.Gid == dir.GID:
+		ok = asGroup
+	case asGroup == asOther || in.Pid == 0:
+		// The groups make no difference, or cannot be looked up.
+		ok = asGroup && asOther
+	default:
+		info, looked := f.facts.known(in.Pid)
+		if !looked {
+			tid := in.Pid
+			f.lookUp(in.Unique, func(x *facts) { x.look(f.procs, tid) })
+			return device.Parked
+		}
+		ok = asOther
+		if info != nil && slices.Contains(info.Groups, dir.GID) {
+			ok = asGroup
+		}
+	}
+	if !ok {
+		return fuse.EACCES
+	}
+	return fuse.OK
+}
+
+// allows reports whether the lowest three bits of mode have all of want.
+func allows(mode, want uint32) bool { return mode&want == want }
+
+// mayEnd reports whether the user of a request may end a hold that is not his
+// process's: the holder's user, the directory's owner and root may (restricted
+// deletion, as with a sticky bit).
+func (f *FS) mayEnd(in *fuse.InHeader, dir *node, h *lockspace.Hold) bool {
+	return in.Uid == 0 || in.Uid == dir.UID || in.Uid == f.holder(h).UID
+}
+
+// Access answers access(2).
+func (f *FS) Access(_ <-chan struct{}, in *fuse.AccessIn) fuse.Status {
+	d := f.nodes.get(in.NodeId)
+	if d == nil {
+		return errStale
+	}
+	if d.Dir {
+		return f.permit(&in.InHeader, d, in.Mask&7)
+	}
+	if in.Mask&fuse.X_OK != 0 {
+		return fuse.EACCES
+	}
+	return f.permit(&in.InHeader, f.nodes.get(d.Parent), in.Mask&(mayRead|mayWrite))
+}

@@ -1,0 +1,169 @@
+package fs
+
+import (
+	"time"
+
+	"github.com/lockfs/lockfs/lockspace"
+)
+
+// Processes is what the filesystem can find out about processes. It is used
+// from several goroutines at once. Leader and Alive are called within steps
+// and take one system call that does not block; the others read /proc and are
+// called on detours only.
+type Processes interface {
+	// Leader reports whether tid, a thread's id, is its process's id too.
+	// Requests name the calling thread.
+	Leader(tid uint32) bool
+	// Alive reports whether a process has the id pid.
+	Alive(pid uint32) bool
+	// Look returns what is known of the process that thread tid is of.
+	Look(tid uint32) (ProcessInfo, bool)
+	// WaitClass returns which fcntl call a thread is waiting in.
+	WaitClass(tid uint32) lockspace.Class
+	// User returns the name of a user, "" if it has none.
+	User(uid uint32) string
+	// Host returns the name of the host.
+	Host() string
+}
+
+// ProcessInfo is what /proc says of a process.
+type ProcessInfo struct {
+	Pid    uint32
+	Parent uint32 // 0: none that can be seen
+	// Started is the time since boot, in hundredths of a second rounded down,
+	// so never later than anything the process did.
+	Started time.Duration
+	// Gone: the process has ended and only waits to be reaped.
+	Gone   bool
+	Comm   string
+	Cgroup string
+	// Groups are the supplementary groups.
+	Groups []uint32
+}
+
+// facts is what a detour found out for one request.
+type facts struct {
+	// processes are by the thread or process id that was asked for; nil for
+	// one that there is not.
+	processes map[uint32]*ProcessInfo
+	classes   map[uint32]lockspace.Class
+	// ancestors are the caller itself, its parent, and so on.
+	ancestors []ProcessInfo
+	// record is the holder record that was asked for.
+	record []byte
+	// conflict is the answer to F_GETLK.
+	conflict *conflict
+}
+
+// Recall takes over what a detour found.
+func (f *FS) Recall(found any) { f.facts, _ = found.(*facts) }
+
+// lookUp sends the present request on a detour, to come back with what find
+// adds to the facts it has.
+func (f *FS) lookUp(unique uint64, find func(*facts)) {
+	found := &facts{
+		processes: make(map[uint32]*ProcessInfo),
+		classes:   make(map[uint32]lockspace.Class),
+	}
+	if old := f.facts; old != nil {
+		*found = *old // nobody else uses it any more
+	}
+	f.dev.Detour(unique, func() any {
+		find(found)
+		return found
+	})
+}
+
+// look adds a process to the facts.
+func (x *facts) look(procs Processes, tid uint32) *ProcessInfo {
+	info, ok := procs.Look(tid)
+	if !ok {
+		x.processes[tid] = nil
+		return nil
+	}
+	x.processes[tid], x.processes[info.Pid] = &info, &info
+	return &info
+}
+
+// lookFamily adds a process and all it descends from.
+func (x *facts) lookFamily(procs Processes, tid uint32) {
+	x.ancestors = []ProcessInfo{}
+	// The bound is for a /proc that changes while it is read.
+	for n := 0; tid != 0 && n < 1000; n++ {
+		info, ok := procs.Look(tid)
+		if !ok {
+			return
+		}
+		x.ancestors = append(x.ancestors, info)
+		tid = info.Parent
+	}
+}
+
+// known returns what the detour found of a process, and whether it was looked
+// for.
+func (x *facts) known(tid uint32) (info *ProcessInfo, looked bool) {
+	if x == nil {
+		return nil, false
+	}
+	info, looked = x.processes[tid]
+	return info, looked
+}
+
+// caller returns the process that made a request. ok is false if the request
+// has to take a detour first, on which it then is.
+func (f *FS) caller(unique uint64, tid, uid, gid uint32) (p lockspace.Process, ok bool) {
+	p = lockspace.Process{Pid: tid, UID: uid, GID: gid}
+	if tid == 0 || f.procs.Leader(tid) {
+		return p, true
+	}
+	info, looked := f.facts.known(tid)
+	if !looked {
+		f.lookUp(unique, func(x *facts) { x.look(f.procs, tid) })
+		return p, false
+	}
+	if info != nil {
+		p.Pid = info.Pid
+	}
+	return p, true
+}
+
+// started is a start time for p that the lock table can go by.
+func (x *facts) started(pid uint32) time.Duration {
+	info, looked := x.known(pid)
+	switch {
+	case !looked:
+		return 0
+	case info == nil:
+		return never // nobody's equal
+	}
+	return max(info.Started, 1) // 0 would mean: not looked up
+}
+
+// never is later than everything.
+const never = time.Duration(1<<63 - 1)
+
+// holder is the process behind a hold, as far as can be told within a step:
+// the one that took it while that lives, else the one that opened the file.
+func (f *FS) holder(h *lockspace.Hold) lockspace.Process {
+	taker, opener := h.Party.Taker, h.Party.Opener
+	if taker.Pid == opener.Pid || taker.Pid == 0 || f.procs.Alive(taker.Pid) {
+		return taker
+	}
+	return opener
+}
+
+// tableProcesses answers the lock table from the facts.
+type tableProcesses struct{ f *FS }
+
+func (p tableProcesses) Alive(pid uint32) bool { return p.f.procs.Alive(pid) }
+
+// WaitClass notes what is not known, for the detour that follows.
+func (p tableProcesses) WaitClass(tid uint32) (lockspace.Class, bool) {
+	if x := p.f.facts; x != nil {
+		if c, ok := x.classes[tid]; ok {
+			return c, true
+		}
+	}
+	p.f.asked = append(p.f.asked, tid)
+	return lockspace.ClassUnknown, false
+}

@@ -1,0 +1,130 @@
+package fs
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/lockfs/lockfs/fs/device"
+	"github.com/lockfs/lockfs/lockspace"
+)
+
+// Read returns the body that the holder wrote, or, if it is empty, the record
+// of who holds the lock. A free lock is empty.
+func (f *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult, fuse.Status) {
+	h := f.handles[in.Fh]
+	if h == nil {
+		return nil, fuse.EBADF
+	}
+	if body := h.node.content(); len(body) > 0 {
+		h.record = nil
+		return part(body, in), fuse.OK
+	}
+	// A reader that goes on gets the rest of what it began with.
+	if in.Offset > 0 && h.record != nil {
+		return part(h.record, in), fuse.OK
+	}
+	switch {
+	case f.facts != nil && f.facts.record != nil:
+		h.record = f.facts.record
+	case f.table.Held(h.node.key):
+		f.lookUpRecord(in.Unique, h.node.key)
+		return nil, device.Parked
+	default:
+		h.record = nil
+	}
+	return part(h.record, in), fuse.OK
+}
+
+// part returns what a READ asks for of b.
+func part(b []byte, in *fuse.ReadIn) fuse.ReadResult {
+	from := min(in.Offset, uint64(len(b)))
+	to := min(from+uint64(in.Size), uint64(len(b)))
+	return fuse.ReadResultData(b[from:to])
+}
+
+// lookUpRecord makes the record of a lock on a detour, of the holds of this
+// moment.
+func (f *FS) lookUpRecord(unique uint64, k lockspace.Key) {
+	var holds []lockspace.Hold
+	for h := range f.table.Holds(k) {
+		holds = append(holds, *h)
+	}
+	waiting := f.table.Waiting(k)
+	f.lookUp(unique, func(x *facts) { x.record = formatRecord(f.procs, holds, waiting) })
+}
+
+// formatRecord writes the record of a lock: for each holder, oldest first,
+// lines of key=value; an empty line between holders. The keys and their order
+// are a contract.
+func formatRecord(procs Processes, holds []lockspace.Hold, waiting int) []byte {
+	b := []byte{}
+	for i := range holds {
+		h := &holds[i]
+		p, info := findHolder(procs, h)
+		if i > 0 {
+			b = append(b, '\n')
+		}
+		for _, field := range []struct {
+			key   string
+			value any
+		}{
+			{"pid", p.Pid},
+			{"uid", p.UID},
+			{"user", escape(procs.User(p.UID))},
+			{"comm", escape(info.Comm)},
+			{"host", escape(procs.Host())},
+			{"cgroup", escape(info.Cgroup)},
+			{"mode", h.Mode},
+			{"via", h.Via},
+			{"since", h.Since.Time().Format(time.RFC3339Nano)},
+			{"token", h.Token},
+			{"waiting", waiting},
+		} {
+			b = fmt.Appendf(b, "%s=%v\n", field.key, field.value)
+		}
+	}
+	return b
+}
+
+// escape writes a value so that it stays on its line: control characters and
+// backslashes as in /proc/mounts.
+func escape(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == '\\' || r == 0x7f }) {
+		return s
+	}
+	var b bytes.Buffer
+	for _, c := range []byte(s) {
+		if c < ' ' || c == '\\' || c == 0x7f {
+			fmt.Fprintf(&b, `\%03o`, c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// findHolder returns the process behind a hold and what is known of it: the
+// one that took it while that lives, else the one that opened the file. A
+// process that started later has only inherited the number. If neither lives
+// (the descriptor was passed on), the one that opened it is named, without
+// details. On detours only.
+func findHolder(procs Processes, h *lockspace.Hold) (lockspace.Process, ProcessInfo) {
+	taker, opener := h.Party.Taker, h.Party.Opener
+	if taker.Pid == 0 {
+		return taker, ProcessInfo{}
+	}
+	if info, ok := procs.Look(taker.Pid); ok && !info.Gone && info.Started <= h.Since.Boot {
+		return taker, info
+	}
+	if opener.Pid == 0 {
+		return opener, ProcessInfo{}
+	}
+	if info, ok := procs.Look(opener.Pid); ok && !info.Gone && info.Started <= h.Party.Opened.Boot {
+		return opener, info
+	}
+	return opener, ProcessInfo{}
+}
