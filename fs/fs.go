@@ -42,7 +42,7 @@ type FS struct {
 
 	dev     Device
 	procs   Processes
-	clock   lockspace.Clock
+	clock   *stepClock
 	journal Journal
 	log     *slog.Logger
 
@@ -71,13 +71,13 @@ func New(o Options) *FS {
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		dev:           o.Device,
 		procs:         o.Processes,
-		clock:         o.Clock,
+		clock:         &stepClock{clock: o.Clock},
 		journal:       o.Journal,
 		log:           o.Log,
 		handles:       make(map[uint64]*handle),
 	}
 	f.table = lockspace.New(lockspace.Environment{
-		Clock:     o.Clock,
+		Clock:     f.clock,
 		Tokens:    o.Tokens,
 		Processes: tableProcesses{f},
 		Observer:  observer{f},
@@ -106,7 +106,27 @@ func (f *FS) Commit() {
 	f.dropBodies()
 	f.armExpiry()
 	f.journal.Commit()
+	f.clock.stop()
 }
+
+// stepClock stands still within a step: one request happens at one time, and
+// the clock is read once, if at all.
+type stepClock struct {
+	clock lockspace.Clock
+	now   lockspace.Instant
+	read  bool
+}
+
+// Now returns the time of this step.
+func (c *stepClock) Now() lockspace.Instant {
+	if !c.read {
+		c.now, c.read = c.clock.Now(), true
+	}
+	return c.now
+}
+
+// stop ends the step.
+func (c *stepClock) stop() { c.read = false }
 
 // armExpiry has the table give up lapsed places in time.
 func (f *FS) armExpiry() {

@@ -163,18 +163,34 @@ func (Proc) Host() string {
 	return name
 }
 
-// SystemClock is the [lockspace.Clock] of a running system.
-type SystemClock struct{}
+// SystemClock is the [lockspace.Clock] of a running system. It is used within
+// steps only.
+//
+// The time since boot is not among the clocks that Go reads without a system
+// call, so it is derived from the monotonic clock, which runs alike except
+// that it stands still while the machine is suspended; the difference is
+// measured anew when it is a second old. Within a second after a suspension
+// times may come out too early. They are compared with the start of processes,
+// where too early is the safe side: a process may be taken for another, not
+// another for it.
+type SystemClock struct {
+	measured time.Time     // with the monotonic clock's reading
+	boot     time.Duration // since boot, at measured
+}
 
 // Now reads both clocks.
-func (SystemClock) Now() lockspace.Instant {
-	var ts unix.Timespec
-	// Cannot fail: the clock exists since Linux 2.6.39.
-	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
-	return lockspace.Instant{Wall: time.Now().UnixNano(), Boot: time.Duration(ts.Nano())}
+func (c *SystemClock) Now() lockspace.Instant {
+	now := time.Now()
+	if since := now.Sub(c.measured); since > time.Second || since < 0 {
+		var ts unix.Timespec
+		// Cannot fail: the clock exists since Linux 2.6.39.
+		_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
+		c.measured, c.boot = now, time.Duration(ts.Nano())
+	}
+	return lockspace.Instant{Wall: now.UnixNano(), Boot: c.boot + now.Sub(c.measured)}
 }
 
 var (
 	_ Processes       = Proc{}
-	_ lockspace.Clock = SystemClock{}
+	_ lockspace.Clock = (*SystemClock)(nil)
 )

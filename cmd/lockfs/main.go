@@ -34,6 +34,7 @@ func run(args []string) int {
 		fmt.Println("lockfs", version)
 		return exitOK
 	}
+	tuneRuntime()
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.logLevel}))
 	// Before mounting, so that no signal finds a mount that nobody takes down.
 	signals := make(chan os.Signal, 1)
@@ -52,7 +53,7 @@ func serve(mount *device.MountPoint, signals <-chan os.Signal, log *slog.Logger)
 	filesystem := fs.New(fs.Options{
 		Device:    conn,
 		Processes: fs.Proc{},
-		Clock:     fs.SystemClock{},
+		Clock:     new(fs.SystemClock),
 		Tokens:    new(lockspace.Counter),
 		Journal:   fs.Discard{},
 		Log:       log,

@@ -51,6 +51,7 @@ type Conn struct {
 
 	fs     Filesystem
 	server *fuse.ProtocolServer
+	out    []byte // the reader's answers
 
 	// mu makes steps of what happens; it guards everything below and the
 	// filesystem's whole state. It is never held over a system call of this
@@ -80,7 +81,12 @@ type detour struct {
 // New returns a connection on a file descriptor of /dev/fuse that has been
 // mounted.
 func New(fd int, log *slog.Logger) *Conn {
-	return &Conn{fd: fd, log: log, detours: make(map[uint64]*detour)}
+	return &Conn{
+		fd:      fd,
+		log:     log,
+		out:     make([]byte, answerBuffer),
+		detours: make(map[uint64]*detour),
+	}
 }
 
 // Do makes f a step.
@@ -139,7 +145,6 @@ func (c *Conn) Attach(fs Filesystem) {
 // which is no error.
 func (c *Conn) Serve() error {
 	in := make([]byte, readBuffer)
-	out := make([]byte, answerBuffer)
 	for {
 		n, err := unix.Read(c.fd, in)
 		switch {
@@ -152,12 +157,13 @@ func (c *Conn) Serve() error {
 		default:
 			return fmt.Errorf("read /dev/fuse: %w", err)
 		}
-		c.dispatch(in[:n], out)
+		c.Dispatch(in[:n])
 	}
 }
 
-// dispatch carries out one request as it was read.
-func (c *Conn) dispatch(in, out []byte) {
+// Dispatch carries out one request as it was read. Requests are dispatched one
+// after the other; in may be used again when it returns.
+func (c *Conn) Dispatch(in []byte) {
 	h, ok := parseHeader(in)
 	if !ok {
 		c.log.Error("request from the kernel is too short", "bytes", len(in))
@@ -170,7 +176,7 @@ func (c *Conn) dispatch(in, out []byte) {
 		c.poll(h, in)
 	default:
 		rootToFilesystem(in)
-		c.request(h, in, out, nil)
+		c.request(h, in, c.out, nil)
 	}
 }
 
