@@ -44,6 +44,7 @@ func mountByHelper(dir string, opts Options) (*MountPoint, error) {
 	}
 	var stderr bytes.Buffer
 	cmd := exec.Command(helper, "-o", options, "--", dir)
+	cmd.Args[0] = helperName // which it begins its messages with
 	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3")
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Stderr = &stderr
@@ -70,7 +71,9 @@ func helperFailure(dir, said string, err error) error {
 	switch {
 	case strings.Contains(said, "user_allow_other"):
 		return failf(ErrHelper, "%s: --allow-other is refused: put a line 'user_allow_other' into /etc/fuse.conf, or leave it out", dir)
-	case strings.Contains(said, "/dev/fuse"), strings.Contains(said, "fuse device not found"):
+	case strings.Contains(said, devicePath) && strings.Contains(said, "ermission denied"):
+		return failf(ErrNoFUSE, "%s; ordinary users need read and write permission on %s, as 'chmod 666 %s' gives it", said, devicePath, devicePath)
+	case strings.Contains(said, devicePath), strings.Contains(said, "fuse device not found"):
 		return failf(ErrNoFUSE, "%s; load the module with 'modprobe fuse', in a container pass the device in", said)
 	case strings.Contains(said, "no write access"), strings.Contains(said, "ermission denied"), strings.Contains(said, "not permitted"):
 		return failf(ErrPermission, "%s: %s; an ordinary user mounts on directories of his own", dir, said)
