@@ -137,5 +137,5 @@ func (f *FS) setLockAttr(d *node, in *fuse.SetAttrIn) fuse.Status {
 	if size > maxBody {
 		return fuse.Status(unix.EFBIG)
 	}
-	return f.truncate(d, h, p, int(size))
+	return f.truncate(in.Unique, d, h, p, int(size))
 }

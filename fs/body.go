@@ -51,21 +51,22 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 
 // truncate sets the body's length. By anybody but the holder it does nothing:
 // tools open with O_TRUNC before they lock. h is the descriptor, nil if there
-// is none.
-func (f *FS) truncate(d *node, h *handle, p lockspace.Process, size int) fuse.Status {
-	by := f.author(d, h, p)
-	// A process of which only the number is known to be the holder's is not
-	// worth a look here.
-	if by.lookup || !by.ok {
-		return fuse.OK
-	}
+// is none. The status is OK, or Parked for a detour.
+func (f *FS) truncate(unique uint64, d *node, h *handle, p lockspace.Process, size int) fuse.Status {
 	old := d.content()
 	if len(old) == size {
 		return fuse.OK
 	}
-	body := make([]byte, size)
-	copy(body, old)
-	f.setBody(d, by.handle, body)
+	by := f.author(d, h, p)
+	switch {
+	case by.lookup:
+		f.lookUp(unique, func(x *facts) { x.look(f.procs, p.Pid) })
+		return device.Parked
+	case by.ok:
+		body := make([]byte, size)
+		copy(body, old)
+		f.setBody(d, by.handle, body)
+	}
 	return fuse.OK
 }
 

@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"math"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
@@ -13,14 +15,25 @@ const control = ".lockfs"
 // maxName is the longest name, in bytes.
 const maxName = 255
 
+// checkName says what is wrong with a name that no directory can have.
+func checkName(name string) fuse.Status {
+	switch {
+	case name == "":
+		return fuse.EINVAL // the kernel sends none
+	case len(name) > maxName:
+		return errName
+	}
+	return fuse.OK
+}
+
 // Lookup finds a name: there is one exactly while the lock is held.
 func (f *FS) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	dir := f.nodes.get(in.NodeId)
 	if dir == nil || !dir.Dir {
 		return errStale
 	}
-	if len(name) > maxName {
-		return errName
+	if status := checkName(name); status != fuse.OK {
+		return status
 	}
 	if status := f.permit(in, dir, maySearch); status != fuse.OK {
 		return status
@@ -52,7 +65,13 @@ func (f *FS) Forget(id, count uint64) {
 
 // OpenDir opens a directory for listing.
 func (f *FS) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	return f.permit(&in.InHeader, f.nodes.get(in.NodeId), mayRead)
+	dir := f.nodes.get(in.NodeId)
+	if status := f.permit(&in.InHeader, dir, mayRead); status != fuse.OK {
+		return status
+	}
+	h := f.open(dir, lockspace.Process{Pid: in.Pid, UID: in.Uid, GID: in.Gid}, in.Flags)
+	out.Fh = h.ID
+	return fuse.OK
 }
 
 // Offsets of a directory: where reading goes on after an entry.
@@ -64,11 +83,21 @@ const (
 )
 
 // ReadDir lists what is held. A name that is held all the time is listed
-// exactly once, whatever else comes and goes meanwhile.
+// exactly once, whatever else comes and goes meanwhile. What is taken after the
+// beginning is left out: a name that is given back and taken again all the
+// time would be listed for ever.
 func (f *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	dir := f.nodes.get(in.NodeId)
 	if dir == nil || !dir.Dir {
 		return errStale
+	}
+	end := uint64(math.MaxUint64)
+	if h := f.handles[in.Fh]; h != nil {
+		if in.Offset == 0 {
+			h.ListTo = f.table.LastListed(dir.ID)
+			f.journal.PutHandle(&h.HandleRecord)
+		}
+		end = h.ListTo
 	}
 	if in.Offset < afterDot && !out.AddDirEntry(fuse.DirEntry{Name: ".", Ino: dir.ID, Mode: unix.S_IFDIR, Off: afterDot}) {
 		return fuse.OK
@@ -78,6 +107,9 @@ func (f *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList)
 	}
 	after := max(in.Offset, firstPlace) - firstPlace
 	f.table.List(dir.ID, after, func(place uint64, name string) bool {
+		if place > end {
+			return false
+		}
 		e := fuse.DirEntry{Name: name, Mode: unix.S_IFREG, Off: place + firstPlace}
 		if d := f.nodes.lookup(lockspace.Key{Dir: dir.ID, Name: name}); d != nil {
 			e.Ino = d.ID
@@ -87,8 +119,8 @@ func (f *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList)
 	return fuse.OK
 }
 
-// ReleaseDir has nothing to do: an open directory has no state.
-func (f *FS) ReleaseDir(*fuse.ReleaseIn) {}
+// ReleaseDir ends a listing.
+func (f *FS) ReleaseDir(in *fuse.ReleaseIn) { f.close(in.Fh) }
 
 // FsyncDir has nothing to do.
 func (f *FS) FsyncDir(<-chan struct{}, *fuse.FsyncIn) fuse.Status { return fuse.OK }

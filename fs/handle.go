@@ -42,12 +42,16 @@ func (f *FS) makeStale(id uint64) {
 
 // Release is the end of an open file: its last close, or the death of the last
 // process that had it.
-func (f *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
-	h := f.handles[in.Fh]
+func (f *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) { f.close(in.Fh) }
+
+func (f *FS) close(id uint64) {
+	h := f.handles[id]
 	if h == nil {
 		return
 	}
-	f.table.CloseHandle(h.node.key, h.ID)
+	if !h.node.Dir {
+		f.table.CloseHandle(h.node.key, h.ID)
+	}
 	delete(f.handles, h.ID)
 	f.journal.DropHandle(h.ID)
 	h.node.open--

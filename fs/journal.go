@@ -35,6 +35,8 @@ type HandleRecord struct {
 	Append bool
 	// Stale: a lock taken through it was broken.
 	Stale bool
+	// ListTo is the place at which the listing of a directory ends.
+	ListTo uint64
 }
 
 // BodyRecord is the body of a lock.

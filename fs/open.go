@@ -16,10 +16,10 @@ func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse
 	if dir == nil || !dir.Dir {
 		return errStale
 	}
-	switch {
-	case len(name) > maxName:
-		return errName
-	case name == control:
+	if status := checkName(name); status != fuse.OK {
+		return status
+	}
+	if name == control {
 		return fuse.EPERM
 	}
 	if status := f.permit(&in.InHeader, dir, mayWrite|maySearch); status != fuse.OK {
@@ -38,11 +38,9 @@ func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse
 	if in.Flags&unix.O_EXCL != 0 {
 		if err := f.takeName(h, in.Pid); err != nil {
 			// Nobody holds it, so only a mirror could refuse it.
-			f.Release(nil, &fuse.ReleaseIn{Fh: h.ID})
+			f.close(h.ID)
 			return fuse.Status(lockErrno(err))
 		}
-	} else if in.Flags&unix.O_TRUNC != 0 {
-		f.truncate(d, h, p, 0)
 	}
 	f.enter(d, &out.EntryOut)
 	out.Fh = h.ID
@@ -88,10 +86,12 @@ func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 	if !ok {
 		return device.Parked
 	}
-	h := f.open(d, p, in.Flags)
 	if in.Flags&unix.O_TRUNC != 0 {
-		f.truncate(d, h, p, 0)
+		if status := f.truncate(in.Unique, d, nil, p, 0); status != fuse.OK {
+			return status
+		}
 	}
+	h := f.open(d, p, in.Flags)
 	out.Fh = h.ID
 	out.OpenFlags = fuse.FOPEN_DIRECT_IO
 	return fuse.OK

@@ -9,28 +9,27 @@ import "sort"
 // whatever came and went meanwhile, as readdir(3) promises; and no snapshot
 // has to be taken.
 type listing struct {
-	entries []listEntry // by place, ascending; removed ones have no name
+	entries []listEntry // by place, ascending
 	removed int
 }
 
 type listEntry struct {
 	place uint64
-	name  string // "": removed
+	lock  *lock // nil: removed
 }
 
-// add appends a name. place is higher than all before it.
-func (s *listing) add(place uint64, name string) {
-	s.entries = append(s.entries, listEntry{place, name})
+// add appends a lock's name. place is higher than all before it.
+func (s *listing) add(place uint64, l *lock) {
+	s.entries = append(s.entries, listEntry{place, l})
 }
 
 // remove takes the name at place off the list. Room is made good when half of
 // the list is gone, so that a removal costs constant time on average.
 func (s *listing) remove(place uint64) {
 	i := s.search(place)
-	s.entries[i].name = ""
+	s.entries[i].lock = nil
 	s.removed++
-	for n := len(s.entries); n > 0 && s.entries[n-1].name == ""; n-- {
-		s.entries[n-1] = listEntry{}
+	for n := len(s.entries); n > 0 && s.entries[n-1].lock == nil; n-- {
 		s.entries = s.entries[:n-1]
 		s.removed--
 	}
@@ -39,7 +38,7 @@ func (s *listing) remove(place uint64) {
 	}
 	kept := make([]listEntry, 0, len(s.entries)-s.removed)
 	for _, e := range s.entries {
-		if e.name != "" {
+		if e.lock != nil {
 			kept = append(kept, e)
 		}
 	}
@@ -74,8 +73,18 @@ func (t *Table) List(dir, after uint64, yield func(place uint64, name string) bo
 		return
 	}
 	for _, e := range s.entries[s.search(after+1):] {
-		if e.name != "" && !yield(e.place, e.name) {
+		if e.lock != nil && !yield(e.place, e.lock.key.Name) {
 			return
 		}
 	}
+}
+
+// LastListed returns the place of the last name in a directory's listing, 0 if
+// it is empty.
+func (t *Table) LastListed(dir uint64) uint64 {
+	s := t.listings[dir]
+	if s == nil || len(s.entries) == 0 {
+		return 0
+	}
+	return s.entries[len(s.entries)-1].place
 }

@@ -148,6 +148,8 @@ func (c *Conn) Serve() error {
 	for {
 		n, err := unix.Read(c.fd, in)
 		switch {
+		case err == nil && n == 0:
+			return nil // the other end is closed: no device does that, a test's socket does
 		case err == nil:
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOENT):
 			// ENOENT: the request was withdrawn while it was being read.

@@ -1,0 +1,160 @@
+package fs_test
+
+import (
+	"sync"
+	"time"
+
+	"github.com/lockfs/lockfs/fs"
+	"github.com/lockfs/lockfs/lockspace"
+)
+
+// processes is an [fs.Processes] whose processes the test makes up. A thread
+// that is in no process given is its own process.
+type processes struct {
+	mu      sync.Mutex
+	info    map[uint32]fs.ProcessInfo // by thread
+	dead    map[uint32]bool
+	classes map[uint32]lockspace.Class
+	// gate, if set, holds every look-up until it is closed.
+	gate chan struct{}
+}
+
+func newProcesses() *processes {
+	return &processes{
+		info:    make(map[uint32]fs.ProcessInfo),
+		dead:    make(map[uint32]bool),
+		classes: make(map[uint32]lockspace.Class),
+	}
+}
+
+func (p *processes) set(tid uint32, info fs.ProcessInfo) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.info[tid] = info
+}
+
+func (p *processes) kill(pid uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dead[pid] = true
+}
+
+// hold keeps look-ups waiting until the function it returns is called.
+func (p *processes) hold() (release func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.gate = make(chan struct{})
+	gate := p.gate
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.gate = nil
+		close(gate)
+	}
+}
+
+func (p *processes) wait() {
+	p.mu.Lock()
+	gate := p.gate
+	p.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
+}
+
+func (p *processes) Leader(tid uint32) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	info, ok := p.info[tid]
+	return !ok || info.Pid == tid
+}
+
+func (p *processes) Alive(pid uint32) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.dead[pid]
+}
+
+func (p *processes) Look(tid uint32) (fs.ProcessInfo, bool) {
+	p.wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.dead[tid] {
+		return fs.ProcessInfo{}, false
+	}
+	info, ok := p.info[tid]
+	if !ok {
+		info = fs.ProcessInfo{Pid: tid, Started: time.Nanosecond, Comm: "program", Cgroup: "/"}
+	}
+	return info, true
+}
+
+func (p *processes) WaitClass(tid uint32) lockspace.Class {
+	p.wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.classes[tid]
+}
+
+func (p *processes) User(uid uint32) string {
+	if uid == 1000 {
+		return "alice"
+	}
+	return ""
+}
+
+func (p *processes) Host() string { return "host" }
+
+// journal is an [fs.Journal] that keeps the records, as the state that
+// outlives the process will.
+type journal struct {
+	mu      sync.Mutex
+	holds   map[lockspace.HoldID]lockspace.Hold
+	waits   map[lockspace.WaitID]lockspace.Wait
+	nodes   map[uint64]fs.NodeRecord
+	handles map[uint64]fs.HandleRecord
+	bodies  map[uint64]string
+	commits int
+	// open: something was changed and not committed yet.
+	open bool
+}
+
+func newJournal() *journal {
+	return &journal{
+		holds:   make(map[lockspace.HoldID]lockspace.Hold),
+		waits:   make(map[lockspace.WaitID]lockspace.Wait),
+		nodes:   make(map[uint64]fs.NodeRecord),
+		handles: make(map[uint64]fs.HandleRecord),
+		bodies:  make(map[uint64]string),
+	}
+}
+
+func (j *journal) change(f func()) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.open = true
+	f()
+}
+
+func (j *journal) PutHold(h *lockspace.Hold)    { j.change(func() { j.holds[h.ID] = *h }) }
+func (j *journal) DropHold(id lockspace.HoldID) { j.change(func() { delete(j.holds, id) }) }
+func (j *journal) PutWait(w *lockspace.Wait)    { j.change(func() { j.waits[w.ID] = *w }) }
+func (j *journal) DropWait(id lockspace.WaitID) { j.change(func() { delete(j.waits, id) }) }
+func (j *journal) PutNode(n *fs.NodeRecord)     { j.change(func() { j.nodes[n.ID] = *n }) }
+func (j *journal) DropNode(id uint64)           { j.change(func() { delete(j.nodes, id) }) }
+func (j *journal) PutHandle(h *fs.HandleRecord) { j.change(func() { j.handles[h.ID] = *h }) }
+func (j *journal) DropHandle(id uint64)         { j.change(func() { delete(j.handles, id) }) }
+func (j *journal) PutBody(b *fs.BodyRecord)     { j.change(func() { j.bodies[b.Node] = string(b.Data) }) }
+func (j *journal) DropBody(node uint64)         { j.change(func() { delete(j.bodies, node) }) }
+func (j *journal) Commit()                      { j.mu.Lock(); j.open = false; j.commits++; j.mu.Unlock() }
+func (j *journal) look(f func()) (committed bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	f()
+	return !j.open
+}
+
+var (
+	_ fs.Journal   = (*journal)(nil)
+	_ fs.Processes = (*processes)(nil)
+)
