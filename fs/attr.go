@@ -83,7 +83,7 @@ func (f *FS) setDirAttr(d *node, in *fuse.SetAttrIn) fuse.Status {
 	if in.Valid&(fuse.FATTR_MODE|fuse.FATTR_UID|fuse.FATTR_GID) == 0 {
 		return fuse.OK // times are not kept
 	}
-	if in.Uid != 0 && in.Uid != d.UID {
+	if in.Caller.Uid != 0 && in.Caller.Uid != d.UID {
 		return fuse.EPERM
 	}
 	mode, uid, gid := d.Mode, d.UID, d.GID
@@ -96,7 +96,7 @@ func (f *FS) setDirAttr(d *node, in *fuse.SetAttrIn) fuse.Status {
 	if g, ok := in.GetGID(); ok {
 		gid = g
 	}
-	if in.Uid != 0 && (uid != d.UID || gid != d.GID && gid != in.Gid) {
+	if in.Caller.Uid != 0 && (uid != d.UID || gid != d.GID && gid != in.Caller.Gid) {
 		return fuse.EPERM
 	}
 	d.Mode, d.UID, d.GID = mode, uid, gid
@@ -108,8 +108,8 @@ func (f *FS) setDirAttr(d *node, in *fuse.SetAttrIn) fuse.Status {
 // chmod and chown by who might do so elsewhere change nothing; times follow
 // the hold.
 func (f *FS) setLockAttr(d *node, in *fuse.SetAttrIn) fuse.Status {
-	if in.Valid&(fuse.FATTR_MODE|fuse.FATTR_UID|fuse.FATTR_GID) != 0 && in.Uid != 0 {
-		if h := f.table.Latest(d.key); h != nil && f.holder(h).UID != in.Uid {
+	if in.Valid&(fuse.FATTR_MODE|fuse.FATTR_UID|fuse.FATTR_GID) != 0 && in.Caller.Uid != 0 {
+		if h := f.table.Latest(d.key); h != nil && f.holder(h).UID != in.Caller.Uid {
 			return fuse.EPERM
 		}
 	}
@@ -130,12 +130,9 @@ func (f *FS) setLockAttr(d *node, in *fuse.SetAttrIn) fuse.Status {
 			return status
 		}
 	}
-	p, ok := f.caller(in.Unique, in.Pid, in.Uid, in.Gid)
+	p, ok := f.caller(&in.InHeader)
 	if !ok {
 		return device.Parked
 	}
-	if size > maxBody {
-		return fuse.Status(unix.EFBIG)
-	}
-	return f.truncate(in.Unique, d, h, p, int(size))
+	return f.truncate(in.Unique, d, h, p, size)
 }

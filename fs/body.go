@@ -2,6 +2,7 @@ package fs
 
 import (
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/lockfs/lockfs/fs/device"
 	"github.com/lockfs/lockfs/lockspace"
@@ -21,7 +22,7 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 	case len(data) == 0:
 		return 0, fuse.OK
 	}
-	p, ok := f.caller(in.Unique, in.Pid, in.Uid, in.Gid)
+	p, ok := f.caller(&in.InHeader)
 	if !ok {
 		return 0, device.Parked
 	}
@@ -51,10 +52,10 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 
 // truncate sets the body's length. By anybody but the holder it does nothing:
 // tools open with O_TRUNC before they lock. h is the descriptor, nil if there
-// is none. The status is OK, or Parked for a detour.
-func (f *FS) truncate(unique uint64, d *node, h *handle, p lockspace.Process, size int) fuse.Status {
+// is none. The status is OK, EFBIG, or Parked for a detour.
+func (f *FS) truncate(unique uint64, d *node, h *handle, p lockspace.Process, size uint64) fuse.Status {
 	old := d.content()
-	if len(old) == size {
+	if uint64(len(old)) == size {
 		return fuse.OK
 	}
 	by := f.author(d, h, p)
@@ -62,6 +63,8 @@ func (f *FS) truncate(unique uint64, d *node, h *handle, p lockspace.Process, si
 	case by.lookup:
 		f.lookUp(unique, func(x *facts) { x.look(f.procs, p.Pid) })
 		return device.Parked
+	case by.ok && size > maxBody:
+		return fuse.Status(unix.EFBIG)
 	case by.ok:
 		body := make([]byte, size)
 		copy(body, old)
@@ -122,7 +125,7 @@ func (d *node) content() []byte {
 
 // setBody makes data the body of d, to go with the holds through a handle.
 func (f *FS) setBody(d *node, handle uint64, data []byte) {
-	d.body = &BodyRecord{Node: d.ID, Author: handle, Data: data}
+	d.body = &BodyRecord{Node: d.ID, Author: handle, Held: f.table.Held(d.key), Data: data}
 	f.journal.PutBody(d.body)
 }
 
@@ -134,11 +137,19 @@ func (f *FS) touch(id uint64) {
 	}
 }
 
-// dropBodies takes away the bodies whose author has no hold any more, or, of a
-// lock that nobody holds, whose author has closed it.
+// dropBodies takes away the bodies whose author has no hold any more. What was
+// written while nobody held the lock stays until somebody else takes it or its
+// author closes it.
 func (f *FS) dropBodies() {
 	for _, d := range f.touched {
-		if d.body != nil && !f.bodyStands(d) {
+		switch b := d.body; {
+		case b == nil:
+		case f.holdsThrough(d, b.Author):
+			if !b.Held {
+				b.Held = true
+				f.journal.PutBody(b)
+			}
+		case b.Held || f.table.Held(d.key) || f.handles[b.Author] == nil:
 			d.body = nil
 			f.journal.DropBody(d.ID)
 		}
@@ -146,13 +157,12 @@ func (f *FS) dropBodies() {
 	f.touched = f.touched[:0]
 }
 
-func (f *FS) bodyStands(d *node) bool {
-	held := false
+// holdsThrough reports whether anything of d is held through an open file.
+func (f *FS) holdsThrough(d *node, handle uint64) bool {
 	for h := range f.table.Holds(d.key) {
-		if h.Party.Handle == d.body.Author {
+		if h.Party.Handle == handle {
 			return true
 		}
-		held = true
 	}
-	return !held && f.handles[d.body.Author] != nil
+	return false
 }

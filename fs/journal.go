@@ -44,7 +44,9 @@ type BodyRecord struct {
 	Node uint64
 	// Author is the open file whose hold the body goes with.
 	Author uint64
-	Data   []byte
+	// Held: the author has had its hold; without it, the body goes.
+	Held bool
+	Data []byte
 }
 
 // Journal receives every change of what must outlive the process: the table's

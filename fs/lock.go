@@ -132,7 +132,7 @@ func (f *FS) GetLk(_ <-chan struct{}, in *fuse.LkIn, out *fuse.LkOut) fuse.Statu
 		return fuse.OK
 	}
 	// GETLK does not say which process asks, as SETLK does.
-	p, ok := f.caller(in.Unique, in.Pid, in.Uid, in.Gid)
+	p, ok := f.caller(&in.InHeader)
 	if !ok {
 		return device.Parked
 	}

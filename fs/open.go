@@ -25,7 +25,7 @@ func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse
 	if status := f.permit(&in.InHeader, dir, mayWrite|maySearch); status != fuse.OK {
 		return status
 	}
-	p, ok := f.caller(in.Unique, in.Pid, in.Uid, in.Gid)
+	p, ok := f.caller(&in.InHeader)
 	if !ok {
 		return device.Parked
 	}
@@ -82,7 +82,7 @@ func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 	if status := f.permit(&in.InHeader, f.nodes.get(d.Parent), want); status != fuse.OK {
 		return status
 	}
-	p, ok := f.caller(in.Unique, in.Pid, in.Uid, in.Gid)
+	p, ok := f.caller(&in.InHeader)
 	if !ok {
 		return device.Parked
 	}

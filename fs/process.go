@@ -3,6 +3,8 @@ package fs
 import (
 	"time"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
+
 	"github.com/lockfs/lockfs/lockspace"
 )
 
@@ -111,14 +113,15 @@ func (x *facts) known(tid uint32) (info *ProcessInfo, looked bool) {
 
 // caller returns the process that made a request. ok is false if the request
 // has to take a detour first, on which it then is.
-func (f *FS) caller(unique uint64, tid, uid, gid uint32) (p lockspace.Process, ok bool) {
-	p = lockspace.Process{Pid: tid, UID: uid, GID: gid}
+func (f *FS) caller(in *fuse.InHeader) (p lockspace.Process, ok bool) {
+	tid := in.Pid
+	p = lockspace.Process{Pid: tid, UID: in.Uid, GID: in.Gid}
 	if tid == 0 || f.procs.Leader(tid) {
 		return p, true
 	}
 	info, looked := f.facts.known(tid)
 	if !looked {
-		f.lookUp(unique, func(x *facts) { x.look(f.procs, tid) })
+		f.lookUp(in.Unique, func(x *facts) { x.look(f.procs, tid) })
 		return p, false
 	}
 	if info != nil {

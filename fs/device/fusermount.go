@@ -73,8 +73,10 @@ func helperFailure(dir, said string, err error) error {
 		return failf(ErrHelper, "%s: --allow-other is refused: put a line 'user_allow_other' into /etc/fuse.conf, or leave it out", dir)
 	case strings.Contains(said, devicePath) && strings.Contains(said, "ermission denied"):
 		return failf(ErrNoFUSE, "%s; ordinary users need read and write permission on %s, as 'chmod 666 %s' gives it", said, devicePath, devicePath)
-	case strings.Contains(said, devicePath), strings.Contains(said, "fuse device not found"):
-		return failf(ErrNoFUSE, "%s; load the module with 'modprobe fuse', in a container pass the device in", said)
+	case strings.Contains(said, "fuse device not found"):
+		return failf(ErrNoFUSE, "%s: not found; %s", devicePath, loadModule)
+	case strings.Contains(said, devicePath):
+		return failf(ErrNoFUSE, "%s; %s", said, loadModule)
 	case strings.Contains(said, "no write access"), strings.Contains(said, "ermission denied"), strings.Contains(said, "not permitted"):
 		return failf(ErrPermission, "%s: %s; an ordinary user mounts on directories of his own", dir, said)
 	}

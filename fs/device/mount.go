@@ -63,6 +63,7 @@ func Mount(dir string, opts Options) (*MountPoint, error) {
 	if err != nil {
 		return nil, failf(ErrMountPoint, "%s: %v", dir, err)
 	}
+	dir = resolve(dir)
 	if err := prepare(dir); err != nil {
 		return nil, err
 	}
@@ -70,6 +71,20 @@ func Mount(dir string, opts Options) (*MountPoint, error) {
 		return mountDirect(dir)
 	}
 	return mountByHelper(dir, opts)
+}
+
+// resolve follows symbolic links, as mount(2) does: the directory has one name,
+// by which it is found in mountinfo and unmounted. What cannot be followed is
+// left for prepare to complain about.
+func resolve(dir string) string {
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		return real
+	}
+	// The last part may be missing yet, or dead.
+	if real, err := filepath.EvalSymlinks(filepath.Dir(dir)); err == nil {
+		return filepath.Join(real, filepath.Base(dir))
+	}
+	return dir
 }
 
 // timeoutKnobs abort the whole connection over one request that takes longer,
@@ -134,11 +149,8 @@ func reason(err error) error {
 	return err
 }
 
-// mountedHere reports whether the topmost mount on dir is a lockfs.
+// mountedHere reports whether the topmost mount on dir, resolved, is a lockfs.
 func mountedHere(dir string) bool {
-	if real, err := filepath.EvalSymlinks(filepath.Dir(dir)); err == nil {
-		dir = filepath.Join(real, filepath.Base(dir))
-	}
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return false
@@ -189,6 +201,9 @@ func mountDirect(dir string) (*MountPoint, error) {
 // devicePath is where the kernel's end of FUSE is opened.
 const devicePath = "/dev/fuse"
 
+// loadModule is what to do where it is missing.
+const loadModule = "load the module with 'modprobe fuse', in a container pass the device in"
+
 func openDevice() (int, error) {
 	fd, err := unix.Open(devicePath, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	switch {
@@ -197,7 +212,7 @@ func openDevice() (int, error) {
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return -1, failf(ErrNoFUSE, "%s: %v; in a container, let it use the device", devicePath, err)
 	}
-	return -1, failf(ErrNoFUSE, "%s: %v; load the module with 'modprobe fuse', in a container pass the device in", devicePath, err)
+	return -1, failf(ErrNoFUSE, "%s: %v; %s", devicePath, err, loadModule)
 }
 
 // Unmount takes the mount off its directory. If programs still have it open,

@@ -1,0 +1,276 @@
+package tests
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	readyLimit  = 20 * time.Second
+	leaveLimit  = 10 * time.Second
+	readyMarker = "msg=ready"
+)
+
+// Mount is a running daemon and the directory it is mounted on.
+type Mount struct {
+	// Dir is the mount point. The test process does not touch it.
+	Dir string
+
+	t        testing.TB
+	parent   string // Dir's directory, removed at the end
+	uid, gid uint32 // who runs the daemon
+	// namespaces are CLONE_NEW... flags: what the daemon does not share with
+	// the tests.
+	namespaces uintptr
+
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when the daemon was reaped
+	stderr *logBuffer
+	watch  *watchdog
+	stop   sync.Once
+	killed bool // by Kill: no clean end is expected
+}
+
+// mount starts `lockfs --backing none FLAGS DIR` as root on a fresh
+// directory and returns when it is usable. When the test is over, the daemon
+// must leave the mount on SIGTERM, exit with 0 and have reported neither a
+// data race nor a panic.
+func mount(t testing.TB, flags ...string) *Mount {
+	t.Helper()
+	return startMount(t, 0, 0, flags)
+}
+
+// mountAs is mount by an ordinary user, through fusermount3. Nobody else, not
+// even root, can enter the mount: use clients with [asUser].
+func mountAs(t testing.TB, uid, gid uint32, flags ...string) *Mount {
+	t.Helper()
+	return startMount(t, uid, gid, flags)
+}
+
+func startMount(t testing.TB, uid, gid uint32, flags []string) *Mount {
+	t.Helper()
+	needRoot(t)
+	if uid != 0 {
+		openDevice(t)
+	}
+	m := &Mount{t: t, uid: uid, gid: gid}
+	m.parent = mountParent(t)
+	m.Dir = filepath.Join(m.parent, "m")
+	if err := os.Mkdir(m.Dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(m.Dir, int(uid), int(gid)); err != nil {
+		t.Fatal(err)
+	}
+	argv := append([]string{program(t, "lockfs"), "--backing", "none"}, flags...)
+	m.start(append(argv, m.Dir))
+	t.Cleanup(m.Stop)
+	m.awaitReady()
+	m.watch = watchMount(m)
+	return m
+}
+
+// mountParent makes a directory for a mount point that every user may enter.
+func mountParent(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "lockfs-mount-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// openDevice lets every user open /dev/fuse for the time of the test, as the
+// udev rule of Debian's fuse3 does; where udev does not run, nobody did it.
+func openDevice(t testing.TB) {
+	t.Helper()
+	st, err := os.Stat("/dev/fuse")
+	if err != nil {
+		t.Fatalf("without /dev/fuse nothing can be mounted: %v", err)
+	}
+	if st.Mode().Perm() == 0o666 {
+		return
+	}
+	if err := os.Chmod("/dev/fuse", 0o666); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Chmod("/dev/fuse", st.Mode().Perm()) })
+}
+
+// start starts the daemon.
+func (m *Mount) start(argv []string) {
+	m.t.Helper()
+	m.cmd = command([]clientOption{asUser(m.uid, m.gid)}, argv...)
+	m.cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM // so that it unmounts
+	m.cmd.SysProcAttr.Cloneflags = m.namespaces
+	m.stderr = newLogBuffer(readyMarker)
+	r, w, err := os.Pipe()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.cmd.Stderr = w
+	if err := m.cmd.Start(); err != nil {
+		m.t.Fatalf("starting the daemon: %v", err)
+	}
+	w.Close()
+	go m.stderr.copyFrom(r)
+	m.exited = make(chan struct{})
+	go func() {
+		m.cmd.Wait()
+		close(m.exited)
+	}()
+}
+
+func (m *Mount) awaitReady() {
+	m.t.Helper()
+	select {
+	case <-m.stderr.seen:
+	case <-m.exited:
+		m.t.Fatalf("the daemon ended (%v) before it was ready:\n%s", m.cmd.ProcessState, m.Stderr())
+	case <-time.After(readyLimit):
+		m.t.Fatalf("no %q on standard error within %v:\n%s", readyMarker, readyLimit, m.Stderr())
+	}
+}
+
+// Path returns the path of a name on the mount.
+func (m *Mount) Path(name string) string { return m.Dir + "/" + name }
+
+// Pid returns the process that the test started; 0 once it was reaped.
+func (m *Mount) Pid() int {
+	select {
+	case <-m.exited:
+		return 0
+	default:
+		return m.cmd.Process.Pid
+	}
+}
+
+// Stderr returns what the daemon has written to standard error so far.
+func (m *Mount) Stderr() string { return m.stderr.String() }
+
+// Deadline sets how long the test may still use the mount (default:
+// [mountTimeout] from the start).
+func (m *Mount) Deadline(d time.Duration) { m.watch.reset(d) }
+
+// AwaitExit waits for the daemon to end by itself and returns its exit code.
+func (m *Mount) AwaitExit(t testing.TB) int {
+	t.Helper()
+	select {
+	case <-m.exited:
+		return m.cmd.ProcessState.ExitCode()
+	case <-time.After(leaveLimit):
+		t.Fatalf("the daemon has not ended within %v", leaveLimit)
+		return -1
+	}
+}
+
+// Signal sends the daemon a signal.
+func (m *Mount) Signal(sig syscall.Signal) {
+	if pid := m.Pid(); pid != 0 {
+		syscall.Kill(pid, sig)
+	}
+}
+
+// Kill ends the daemon with SIGKILL and leaves a dead mount behind, until the
+// end of the test.
+func (m *Mount) Kill() {
+	m.killed = true
+	m.Signal(syscall.SIGKILL)
+	<-m.exited
+}
+
+// Stop ends the mount and checks that it ends well. It may be called more
+// than once.
+func (m *Mount) Stop() { m.stop.Do(m.end) }
+
+func (m *Mount) end() {
+	m.t.Helper()
+	if m.exited == nil {
+		return // it never started
+	}
+	expired := m.watch != nil && m.watch.stop()
+	m.Signal(syscall.SIGTERM)
+	select {
+	case <-m.exited:
+	case <-time.After(leaveLimit):
+		m.t.Errorf("the daemon is still there %v after SIGTERM", leaveLimit)
+		m.abort()
+	}
+	if code := m.cmd.ProcessState.ExitCode(); code != 0 && !m.killed && !expired {
+		m.t.Errorf("the daemon ended with %v, want exit code 0", m.cmd.ProcessState)
+	}
+	if mountAt(m.Dir) != nil {
+		if !m.killed && !expired {
+			m.t.Errorf("%s is still mounted after the daemon ended", m.Dir)
+		}
+		detach(m.Dir)
+	}
+	select {
+	case <-m.stderr.ended:
+	case <-time.After(leaveLimit):
+		m.t.Errorf("the daemon ended, but a process that it started still has its standard error")
+	}
+	for _, bad := range []string{"DATA RACE", "panic"} {
+		if strings.Contains(m.Stderr(), bad) && !expired {
+			m.t.Errorf("the daemon reported %q", bad)
+		}
+	}
+	if m.t.Failed() {
+		m.t.Logf("the daemon on %s wrote:\n%s", m.Dir, m.Stderr())
+	}
+	if mountAt(m.Dir) == nil { // never walk into a mount
+		os.Remove(m.Dir)
+		os.Remove(m.parent)
+	}
+}
+
+// logBuffer collects a stream and tells when a marker has come by.
+type logBuffer struct {
+	seen   chan struct{} // closed when a line with the marker has come
+	ended  chan struct{} // closed at the end of the stream
+	marker string
+
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func newLogBuffer(marker string) *logBuffer {
+	return &logBuffer{seen: make(chan struct{}), ended: make(chan struct{}), marker: marker}
+}
+
+func (b *logBuffer) copyFrom(r io.ReadCloser) {
+	defer close(b.ended)
+	defer r.Close()
+	lines, seen := bufio.NewReader(r), false
+	for {
+		line, err := lines.ReadString('\n')
+		b.mu.Lock()
+		b.buf.WriteString(line)
+		b.mu.Unlock()
+		if !seen && strings.Contains(line, b.marker) {
+			seen = true
+			close(b.seen)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
