@@ -67,7 +67,17 @@ type FS struct {
 
 // New returns the filesystem, with nothing held.
 func New(o Options) *FS {
-	f := &FS{
+	f := prepare(o)
+	f.table = lockspace.New(f.environment(o))
+	f.nodes = newNodes(o.Journal, NodeRecord{
+		ID: rootDir, Dir: true, Mode: 0o777, UID: o.UID, GID: o.GID, Made: o.Clock.Now(),
+	})
+	return f
+}
+
+// prepare returns a filesystem without a table and nodes.
+func prepare(o Options) *FS {
+	return &FS{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		dev:           o.Device,
 		procs:         o.Processes,
@@ -76,17 +86,17 @@ func New(o Options) *FS {
 		log:           o.Log,
 		handles:       make(map[uint64]*handle),
 	}
-	f.table = lockspace.New(lockspace.Environment{
+}
+
+// environment is what the table needs.
+func (f *FS) environment(o Options) lockspace.Environment {
+	return lockspace.Environment{
 		Clock:     f.clock,
 		Tokens:    o.Tokens,
 		Processes: tableProcesses{f},
 		Observer:  observer{f},
 		Journal:   o.Journal,
-	})
-	f.nodes = newNodes(o.Journal, NodeRecord{
-		ID: rootDir, Dir: true, Mode: 0o777, UID: o.UID, GID: o.GID, Made: o.Clock.Now(),
-	})
-	return f
+	}
 }
 
 // String names the filesystem in go-fuse's messages.

@@ -67,12 +67,17 @@ type served struct {
 	*kernel
 	fs      *fs.FS
 	conn    *device.Conn
+	options fs.Options
 	procs   *processes
 	journal *journal
 }
 
 // serve starts a filesystem with a fake kernel and ends it with the test.
-func serve(t testing.TB) *served {
+func serve(t testing.TB) *served { return serveWith(t, nil) }
+
+// serveWith is serve with other options than its own.
+func serveWith(t testing.TB, change func(*fs.Options)) *served {
+	t.Helper()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -87,14 +92,18 @@ func serve(t testing.TB) *served {
 		procs:   newProcesses(),
 		journal: newJournal(),
 	}
-	s.fs = fs.New(fs.Options{
+	s.options = fs.Options{
 		Device:    s.conn,
 		Processes: s.procs,
 		Clock:     new(fs.SystemClock),
 		Tokens:    new(lockspace.Counter),
 		Journal:   s.journal,
 		Log:       log,
-	})
+	}
+	if change != nil {
+		change(&s.options)
+	}
+	s.fs = fs.New(s.options)
 	s.conn.Attach(s.fs)
 	ended := make(chan error, 1)
 	go func() { ended <- s.conn.Serve() }()
@@ -113,8 +122,14 @@ func serve(t testing.TB) *served {
 	if err := unix.SetsockoptTimeval(pair[0], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
 		t.Fatal(err)
 	}
-	s.call(opInit, 0, u32(7), u32(41), u32(0), u32(1<<10|1<<1), zeros(48))
+	s.init()
 	return s
+}
+
+// init is the first request of a connection.
+func (k *kernel) init() {
+	k.t.Helper()
+	k.call(opInit, 0, u32(7), u32(41), u32(0), u32(1<<10|1<<1), zeros(48))
 }
 
 // send sends a request and returns its number.

@@ -1,0 +1,263 @@
+package fs
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/lockfs/lockfs/lockspace"
+)
+
+// What outlives the process, as records of fixed formats: the [Journal] over a
+// store of bytes. Numbers are in the machine's byte order, since the memory
+// that holds them does not leave the machine.
+
+// Store keeps records of bytes under a kind and a number, and makes what came
+// between two commits one transaction. *state.Tx is one.
+type Store interface {
+	Put(kind uint8, id uint64, data []byte)
+	Drop(kind uint8, id uint64)
+	Commit()
+}
+
+// Kinds of records. They are part of the format.
+const (
+	kindNode    = 1
+	kindHandle  = 2
+	kindBody    = 3
+	kindHold    = 4
+	kindWait    = 5
+	kindCounter = 6
+)
+
+// Records is a [Journal] that writes records to a store.
+type Records struct {
+	store Store
+	buf   []byte
+	// reserved are the highest numbers that nodes and open files may have.
+	// They are never given out twice, so they outlive the records that had
+	// them.
+	reserved [counters]uint64
+}
+
+// Counters that are reserved, by their record's number.
+const (
+	counterNode = iota
+	counterHandle
+	counters
+)
+
+// reserve is how many numbers are reserved at once, so that this costs a lock
+// call nothing.
+const reserve = 1 << 20
+
+// NewRecords returns a Journal over a store.
+func NewRecords(store Store) *Records { return &Records{store: store} }
+
+// count sees to it that number n is reserved.
+func (r *Records) count(counter int, n uint64) {
+	if n <= r.reserved[counter] {
+		return
+	}
+	r.reserved[counter] = n + reserve
+	r.store.Put(kindCounter, uint64(counter), binary.NativeEndian.AppendUint64(nil, n+reserve))
+}
+
+func (r *Records) PutNode(n *NodeRecord) {
+	r.count(counterNode, n.ID)
+	e := r.begin()
+	e.u64(n.Parent)
+	e.u64(n.Lookups)
+	e.flag(n.Dir)
+	e.u32(n.Mode)
+	e.u32(n.UID)
+	e.u32(n.GID)
+	e.instant(n.Made)
+	e.text(n.Name)
+	r.put(kindNode, n.ID, e)
+}
+
+func (r *Records) PutHandle(h *HandleRecord) {
+	r.count(counterHandle, h.ID)
+	e := r.begin()
+	e.u64(h.Node)
+	e.process(h.Opener)
+	e.instant(h.Opened)
+	e.flag(h.Append)
+	e.flag(h.Stale)
+	e.u64(h.ListTo)
+	r.put(kindHandle, h.ID, e)
+}
+
+func (r *Records) PutBody(b *BodyRecord) {
+	e := r.begin()
+	e.u64(b.Author)
+	e.flag(b.Held)
+	e.bytes(b.Data)
+	r.put(kindBody, b.Node, e)
+}
+
+func (r *Records) PutHold(h *lockspace.Hold) {
+	e := r.begin()
+	e.u64(h.Token)
+	e.u64(h.Listed)
+	e.instant(h.Since)
+	e.request(&h.Request)
+	r.put(kindHold, uint64(h.ID), e)
+}
+
+func (r *Records) PutWait(w *lockspace.Wait) {
+	e := r.begin()
+	e.u64(w.Place)
+	e.instant(w.Since)
+	e.u64(uint64(w.AbsentUntil))
+	e.request(&w.Request)
+	r.put(kindWait, uint64(w.ID), e)
+}
+
+func (r *Records) DropNode(id uint64)                { r.store.Drop(kindNode, id) }
+func (r *Records) DropHandle(id uint64)              { r.store.Drop(kindHandle, id) }
+func (r *Records) DropBody(node uint64)              { r.store.Drop(kindBody, node) }
+func (r *Records) DropHold(id lockspace.HoldID)      { r.store.Drop(kindHold, uint64(id)) }
+func (r *Records) DropWait(id lockspace.WaitID)      { r.store.Drop(kindWait, uint64(id)) }
+func (r *Records) Commit()                           { r.store.Commit() }
+func (r *Records) begin() encoder                    { return encoder{r.buf[:0]} }
+func (r *Records) put(k uint8, id uint64, e encoder) { r.buf = e.b; r.store.Put(k, id, e.b) }
+
+var _ Journal = (*Records)(nil)
+
+// encoder appends values of fixed formats.
+type encoder struct{ b []byte }
+
+func (e *encoder) u32(v uint32) { e.b = binary.NativeEndian.AppendUint32(e.b, v) }
+func (e *encoder) u64(v uint64) { e.b = binary.NativeEndian.AppendUint64(e.b, v) }
+func (e *encoder) byte(v byte)  { e.b = append(e.b, v) }
+
+func (e *encoder) flag(v bool) {
+	if v {
+		e.byte(1)
+	} else {
+		e.byte(0)
+	}
+}
+
+func (e *encoder) bytes(v []byte) {
+	e.u32(uint32(len(v)))
+	e.b = append(e.b, v...)
+}
+
+func (e *encoder) text(v string) {
+	e.u32(uint32(len(v)))
+	e.b = append(e.b, v...)
+}
+
+func (e *encoder) instant(v lockspace.Instant) {
+	e.u64(uint64(v.Wall))
+	e.u64(uint64(v.Boot))
+}
+
+func (e *encoder) process(v lockspace.Process) {
+	e.u32(v.Pid)
+	e.u32(v.UID)
+	e.u32(v.GID)
+	e.u64(uint64(v.Started))
+}
+
+// request leaves out the key, which is that of the node.
+func (e *encoder) request(v *lockspace.Request) {
+	e.u64(v.Party.Handle)
+	e.u64(v.Party.File)
+	e.u64(v.Party.Owner)
+	e.process(v.Party.Taker)
+	e.process(v.Party.Opener)
+	e.instant(v.Party.Opened)
+	e.byte(byte(v.Via))
+	e.byte(byte(v.Mode))
+	e.u64(v.Range.First)
+	e.u64(v.Range.Last)
+	e.u32(v.Thread)
+}
+
+// ErrRecord: a record is not of its format, or contradicts another.
+var ErrRecord = errors.New("record is damaged")
+
+// decoder takes values out of a record. It believes no byte: once something
+// is missing or out of range, err is set and everything else is zero.
+type decoder struct {
+	b   []byte
+	err error
+}
+
+func (d *decoder) take(n int) []byte {
+	if d.err != nil || len(d.b) < n {
+		d.err = ErrRecord
+		return make([]byte, min(n, 8))
+	}
+	v := d.b[:n]
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) u32() uint32 { return binary.NativeEndian.Uint32(d.take(4)) }
+func (d *decoder) u64() uint64 { return binary.NativeEndian.Uint64(d.take(8)) }
+
+func (d *decoder) limited(most byte) byte {
+	v := d.take(1)[0]
+	if v > most {
+		d.err = ErrRecord
+		return 0
+	}
+	return v
+}
+
+func (d *decoder) flag() bool { return d.limited(1) == 1 }
+
+func (d *decoder) bytes(most uint32) []byte {
+	n := d.u32()
+	if n > most || int(n) > len(d.b) {
+		d.err = ErrRecord
+		return nil
+	}
+	return append([]byte(nil), d.take(int(n))...)
+}
+
+func (d *decoder) instant() lockspace.Instant {
+	return lockspace.Instant{Wall: int64(d.u64()), Boot: time.Duration(d.u64())}
+}
+
+func (d *decoder) process() lockspace.Process {
+	return lockspace.Process{Pid: d.u32(), UID: d.u32(), GID: d.u32(), Started: time.Duration(d.u64())}
+}
+
+func (d *decoder) request() lockspace.Request {
+	r := lockspace.Request{
+		Party: lockspace.Party{
+			Handle: d.u64(),
+			File:   d.u64(),
+			Owner:  d.u64(),
+			Taker:  d.process(),
+			Opener: d.process(),
+			Opened: d.instant(),
+		},
+		Via:   lockspace.Via(d.limited(byte(lockspace.ViaFcntl))),
+		Mode:  lockspace.Mode(d.limited(byte(lockspace.Exclusive))),
+		Range: lockspace.Range{First: d.u64(), Last: d.u64()},
+	}
+	r.Thread = d.u32()
+	if !r.Range.Valid() {
+		d.err = ErrRecord
+	}
+	return r
+}
+
+// end is the error, if there is one or something is left over.
+func (d *decoder) end(what string, id uint64) error {
+	if d.err == nil && len(d.b) > 0 {
+		d.err = ErrRecord
+	}
+	if d.err != nil {
+		return fmt.Errorf("%s %d: %w", what, id, d.err)
+	}
+	return nil
+}

@@ -1,0 +1,163 @@
+package fs_test
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/fs"
+	"github.com/lockfs/lockfs/lockspace"
+)
+
+// store is an [fs.Store] in a map.
+type store map[[2]uint64][]byte
+
+func (s store) Put(kind uint8, id uint64, data []byte) {
+	s[[2]uint64{uint64(kind), id}] = append([]byte{}, data...)
+}
+func (s store) Drop(kind uint8, id uint64) { delete(s, [2]uint64{uint64(kind), id}) }
+func (s store) Commit()                    {}
+
+// restored puts a filesystem made from the records in the place of the one
+// that wrote them, as after the death of its process.
+func (s *served) restore(records store, tokens *lockspace.Counter) {
+	s.t.Helper()
+	s.conn.Do(func() {
+		var saved fs.Saved
+		for k, data := range records {
+			if err := saved.Load(uint8(k[0]), k[1], data); err != nil {
+				s.t.Error(err)
+			}
+		}
+		o := s.options
+		o.Journal = fs.NewRecords(records)
+		o.Tokens = tokens
+		f, err := fs.Restore(o, &saved)
+		if err != nil {
+			s.t.Error(err)
+			return
+		}
+		s.conn.Attach(f)
+	})
+	s.init()
+}
+
+// A filesystem made anew from its records goes on as if nothing had happened.
+func TestRestore(t *testing.T) {
+	for seed := range uint64(10) {
+		records, tokens := store{}, new(lockspace.Counter)
+		s := serveWith(t, func(o *fs.Options) {
+			o.Journal = fs.NewRecords(records)
+			o.Tokens = tokens
+		})
+		rng := rand.New(rand.NewPCG(seed, 3))
+		owner := map[string]file{} // who holds each name by flock
+		queue := map[string][]struct {
+			file
+			unique uint64
+		}{}
+		for range 150 {
+			name := fmt.Sprint(rng.IntN(3))
+			s.caller.pid = 100 + rng.Uint32N(100)
+			if rng.IntN(4) == 0 {
+				s.restore(records, tokens)
+			}
+			switch holder, held := owner[name]; {
+			case !held:
+				f := s.mustCreate(name, 0)
+				if e := s.flock(f, unix.F_WRLCK); e != 0 {
+					t.Fatal(e)
+				}
+				if e := s.write(f, 0, name); e != 0 {
+					t.Fatal(e)
+				}
+				owner[name] = f
+			case rng.IntN(2) == 0:
+				f := s.mustCreate(name, 0)
+				u := s.startFlock(f, unix.F_WRLCK)
+				if !s.pending(u) {
+					t.Fatal("two hold ", name)
+				}
+				queue[name] = append(queue[name], struct {
+					file
+					unique uint64
+				}{f, u})
+			default:
+				if got, _ := s.read(holder, 0, 100); got != name {
+					t.Errorf("body of %s: %q", name, got)
+				}
+				s.release(holder)
+				delete(owner, name)
+				if q := queue[name]; len(q) > 0 {
+					if r := s.await(q[0].unique); r.errno != 0 {
+						t.Fatalf("the first in the queue: %v", r.errno)
+					}
+					owner[name], queue[name] = q[0].file, q[1:]
+					if e := s.write(q[0].file, 0, name); e != 0 {
+						t.Fatal(e)
+					}
+				}
+			}
+			held := map[string]bool{}
+			for n := range owner {
+				held[n] = true
+			}
+			if got := s.list(); fmt.Sprint(sorted(got)) != fmt.Sprint(sorted(held)) {
+				t.Fatalf("listed %v, held %v", sorted(got), sorted(held))
+			}
+		}
+	}
+}
+
+func TestNumbersAreNotReusedAfterRestore(t *testing.T) {
+	records, tokens := store{}, new(lockspace.Counter)
+	s := serveWith(t, func(o *fs.Options) { o.Journal = fs.NewRecords(records) })
+	a := s.mustCreate("x", unix.O_EXCL)
+	s.release(a)
+	s.send(opForget, a.node, u64(1))
+	s.call(opGetattr, 1, zeros(16))
+	s.restore(records, tokens)
+	b := s.mustCreate("x", unix.O_EXCL)
+	if b.node == a.node || b.handle == a.handle {
+		t.Errorf("node %d, open file %d; before: %d, %d", b.node, b.handle, a.node, a.handle)
+	}
+}
+
+// Records of any bytes are refused or loaded, never more.
+func FuzzLoad(f *testing.F) {
+	records := store{}
+	s := serveWith(f, func(o *fs.Options) { o.Journal = fs.NewRecords(records) })
+	a, b := s.mustCreate("x", unix.O_EXCL), s.mustCreate("y", 0)
+	s.write(a, 0, "body")
+	s.flock(b, unix.F_RDLCK)
+	s.startFlock(s.mustCreate("y", 0), unix.F_WRLCK)
+	s.call(opGetattr, 1, zeros(16))
+	var keys [][2]uint64
+	for k, data := range records {
+		keys = append(keys, k)
+		f.Add(uint8(k[0]), k[1], data)
+	}
+	f.Fuzz(func(t *testing.T, kind uint8, id uint64, data []byte) {
+		var saved fs.Saved
+		for _, k := range keys {
+			if k != [2]uint64{uint64(kind), id} {
+				if err := saved.Load(uint8(k[0]), k[1], records[k]); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := saved.Load(kind, id, data); err != nil {
+			return
+		}
+		o := s.options
+		o.Journal = fs.Discard{}
+		o.Log = slog.New(slog.DiscardHandler)
+		if _, err := fs.Restore(o, &saved); err != nil && !errors.Is(err, fs.ErrRecord) {
+			t.Error("an error of another kind:", err)
+		}
+	})
+}
