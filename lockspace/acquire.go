@@ -45,6 +45,10 @@ func (t *Table) request(l *lock, r *Request, id WaitID) (bool, error) {
 	if blocked && id == 0 {
 		return false, ErrHeld
 	}
+	if blocked && r.anonymous() && l.classes|r.Via.class() == mixed {
+		// It would be asked for when nobody can answer, see advance.
+		return false, ErrLookup
+	}
 	if blocked && r.Via == ViaFcntl {
 		if err := t.deadlock(l, r); err != nil {
 			return false, err
@@ -55,6 +59,7 @@ func (t *Table) request(l *lock, r *Request, id WaitID) (bool, error) {
 	}
 	if !blocked {
 		t.grant(l, r)
+		t.follow(l, r)
 		return true, nil
 	}
 	if r.Via == ViaFlock {
@@ -67,43 +72,57 @@ func (t *Table) request(l *lock, r *Request, id WaitID) (bool, error) {
 	l.tangled = l.tangled || t.mayPass(l, r)
 	t.enqueue(l, w)
 	t.journal.PutWait(&w.Wait)
-	t.unblockOthers(l, w)
+	// Nobody depends on w unless its party holds something; or, if it came back
+	// to an old place, one behind it does.
+	if l.tangled || w.Via == ViaFcntl && t.ownerHolds[w.Party.Owner] > 0 {
+		t.unblockOthers(w)
+	}
 	return false, nil
 }
 
 // blocked reports whether r, at a place in l's queue, has to wait: for a hold,
 // or behind a wait. Errors: [ErrLookup].
 func (t *Table) blocked(l *lock, r *Request, place uint64) (bool, error) {
-	for _, h := range l.holds {
-		yes, known := t.conflicts(&h.Request, h.Since, r)
-		if !known {
-			return true, ErrLookup
-		}
-		if yes {
-			return true, nil
+	if r.Mode == Exclusive || l.exclusive > 0 {
+		for _, h := range l.holds {
+			yes, known := t.conflicts(&h.Request, h.Since, r)
+			if !known {
+				return true, ErrLookup
+			}
+			if yes {
+				return true, nil
+			}
 		}
 	}
-	if l.queued == l.absent || t.satisfied(l, r) {
+	if l.queued == l.absent {
 		return false, nil
 	}
-	mayPass := t.mayPass(l, r)
-	// Most often it is one idiom that waits for the whole lock, and the last
-	// in the queue settles it: so the cost of arriving does not depend on the
-	// queue's length.
-	if w := l.last; !mayPass && w.Place < place && !w.isAbsent() && w.Mode == Exclusive {
-		if yes, known := t.conflicts(&w.Request, w.Since, r); yes && known {
+	// Most often the last in the queue settles it: so the cost of arriving
+	// does not depend on the queue's length.
+	if w := l.last; w.Mode == Exclusive && w.Place < place && !w.isAbsent() {
+		if yes, known := t.conflicts(&w.Request, w.Since, r); yes && known && !t.mayPass(l, r) {
 			return true, nil
 		}
 	}
+	mayPass, asked := false, false
 	for w := l.first; w != nil && w.Place < place; w = w.next {
 		if w.isAbsent() {
 			continue
 		}
 		yes, known := t.conflicts(&w.Request, w.Since, r)
+		if !yes {
+			continue
+		}
+		if !asked {
+			if t.satisfied(l, r) {
+				return false, nil
+			}
+			mayPass, asked = t.mayPass(l, r), true
+		}
 		if !known {
 			return true, ErrLookup
 		}
-		if yes && !(mayPass && t.dependsOn(w, r)) {
+		if !mayPass || !t.dependsOn(w, r) {
 			return true, nil
 		}
 	}
@@ -117,11 +136,22 @@ func (t *Table) mayPass(l *lock, r *Request) bool {
 		return true
 	}
 	for _, h := range l.holds {
-		if same, _ := t.sameParty(&h.Request, h.Since, r); same {
+		if t.holdsFor(h, r) {
 			return true
 		}
 	}
 	return false
+}
+
+// holdsFor reports whether who waits for h waits for r's party. On other locks
+// only fcntl owners are followed. Where it depends on a look-up, he does: that
+// r is let past somebody needlessly is unfair at worst.
+func (t *Table) holdsFor(h *Hold, r *Request) bool {
+	if h.Key != r.Key {
+		return h.Via == ViaFcntl && r.Via == ViaFcntl && sameOwner(&h.Party, &r.Party)
+	}
+	same, known := t.sameParty(&h.Request, h.Since, r)
+	return same || !known
 }
 
 // satisfied reports whether r asks for nothing that its owner does not hold
@@ -143,37 +173,34 @@ func (t *Table) satisfied(l *lock, r *Request) bool {
 }
 
 // ownedBy reports whether h belongs to exactly the owner that p is for h's
-// idiom: what p can convert and give back.
+// idiom: what p can convert and give back. Through another node of the lock it
+// is another file to the kernel, with holds of its own.
 func (t *Table) ownedBy(h *Hold, p *Party) bool {
 	if h.Via == ViaFcntl {
-		return sameOwner(&h.Party, p)
+		return h.Party.File == p.File && sameOwner(&h.Party, p)
 	}
 	return h.Party.Handle == p.Handle
 }
 
 // grant makes r a hold of l. What the owner held there by the same idiom is
-// converted.
-func (t *Table) grant(l *lock, r *Request) *Hold {
+// converted; weaker is true if some of that was exclusive and is shared now,
+// for which others may have waited.
+func (t *Table) grant(l *lock, r *Request) (h *Hold, weaker bool) {
 	for _, h := range l.holds {
 		if h.Via == r.Via && h.Mode == r.Mode && h.Range.Covers(r.Range) && t.ownedBy(h, &r.Party) {
-			return h // asked again
+			return h, false // asked again
 		}
 	}
-	if len(l.holds) == 0 {
-		h := t.newHold(r)
-		t.put(l, h)
-		return h
-	}
-	h := t.newHold(r)
-	t.carve(l, h)
+	h = t.newHold(r)
+	weaker = t.carve(l, h)
 	t.put(l, h)
-	return h
+	return h, weaker
 }
 
 // carve makes room for h among its owner's holds, as fcntl(2) says: those of
 // the same mode that touch it become part of it, those of another mode lose
-// what h covers.
-func (t *Table) carve(l *lock, h *Hold) {
+// what h covers. It reports whether any of these was exclusive.
+func (t *Table) carve(l *lock, h *Hold) (weaker bool) {
 	for i := 0; i < len(l.holds); {
 		old := l.holds[i]
 		if old.Via != h.Via || !t.ownedBy(old, &h.Party) {
@@ -189,10 +216,12 @@ func (t *Table) carve(l *lock, h *Hold) {
 			t.drop(l, i)
 		case old.Mode != h.Mode && old.Range.Overlaps(h.Range):
 			t.cut(l, i, h.Range)
+			weaker = weaker || old.Mode == Exclusive
 		default:
 			i++
 		}
 	}
+	return weaker
 }
 
 // cut takes a range out of the i-th hold of l and puts what is left of it at
@@ -208,21 +237,29 @@ func (t *Table) cut(l *lock, i int, r Range) (left bool) {
 	return n > 0
 }
 
-// Test returns the first hold that keeps r from being granted, for F_GETLK.
-// Who waits does not matter (fcntl(2)). Errors: [ErrLookup].
+// Test returns the hold that keeps r from being granted, for F_GETLK; of
+// several, the one that begins first in the file. Who waits does not matter
+// (fcntl(2)). Errors: [ErrLookup], [ErrRange].
 func (t *Table) Test(r Request) (Hold, bool, error) {
+	if !r.Range.Valid() {
+		return Hold{}, false, ErrRange
+	}
 	l := t.locks[r.Key]
 	if l == nil {
 		return Hold{}, false, nil
 	}
+	var first *Hold
 	for _, h := range l.holds {
 		yes, known := t.conflicts(&h.Request, h.Since, &r)
 		if !known {
 			return Hold{}, false, ErrLookup
 		}
-		if yes {
-			return *h, true, nil
+		if yes && (first == nil || h.Range.First < first.Range.First) {
+			first = h
 		}
 	}
-	return Hold{}, false, nil
+	if first == nil {
+		return Hold{}, false, nil
+	}
+	return *first, true, nil
 }

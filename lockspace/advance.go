@@ -3,9 +3,10 @@ package lockspace
 // advance grants every wait of l that is blocked by nothing any more, in the
 // order of the queue.
 //
-// In a queue that is not tangled it ends at the first exclusive wait for the
-// whole lock that stays blocked: that one keeps everybody behind it, so the
-// cost of a release does not depend on the queue's length.
+// In a queue that is not tangled it ends at the first exclusive wait that stays
+// blocked and is for all that anybody waits for, as when all wait for the whole
+// lock: that one keeps everybody behind it, so the cost of a release does not
+// depend on the queue's length.
 func (t *Table) advance(l *lock) {
 	if l.queued == l.absent {
 		return
@@ -17,33 +18,35 @@ func (t *Table) advance(l *lock) {
 			continue
 		}
 		// No look-ups here: the one whom the answer concerns is not asking
-		// now. What is not known counts as a conflict.
+		// now. What is not known counts as a conflict; it is known of all who
+		// began to wait when the lock was mixed already.
 		blocked, err := t.blocked(l, &w.Request, w.Place)
 		if !blocked && err == nil {
 			if t.promote(l, w) {
-				next = l.first // waits have ended that blocked others: start anew
+				next = l.first // those before it may go now: start anew
 			}
 			continue
 		}
-		if t.keepsAll(l, w) {
+		if l.keepsAll(w) {
 			return
 		}
 	}
 }
 
 // keepsAll reports whether w, blocked, blocks every wait behind it.
-func (t *Table) keepsAll(l *lock, w *wait) bool {
-	return !l.tangled && w.Mode == Exclusive && w.Range == Whole &&
-		len(t.waitsByHandle[w.Party.Handle]) == 1 &&
-		(w.Via != ViaFcntl || len(t.waitsByOwner[w.Party.Owner]) == 1)
+func (l *lock) keepsAll(w *wait) bool {
+	return !l.tangled && w.Mode == Exclusive && w.Range.Covers(l.span)
 }
 
-// promote makes a wait a hold. It reports whether that ended other waits.
-func (t *Table) promote(l *lock, w *wait) (ended bool) {
+// promote makes a wait a hold. It reports whether that may let waits before it
+// go: those of the same party that may pass now, and if the hold was exclusive
+// before, any.
+func (t *Table) promote(l *lock, w *wait) bool {
+	first := w.prev == nil
 	t.dequeue(l, w)
-	h := t.grant(l, &w.Request)
+	h, weaker := t.grant(l, &w.Request)
 	t.observer.Granted(w.Wait, *h)
-	return w.Via == ViaFcntl && t.recheck(l, w)
+	return t.follow(l, &w.Request) || !first && (weaker || l.classes == mixed)
 }
 
 // tangle marks what r, which is about to hold or wait on l, does to the short
@@ -51,12 +54,8 @@ func (t *Table) promote(l *lock, w *wait) (ended bool) {
 // to somebody who holds something already, or be of one party with another
 // wait: then a wait may be let past others, and every one has to be looked at.
 func (t *Table) tangle(l *lock, r *Request) {
-	class := uint8(1)
-	if r.Via == ViaFcntl {
-		class = 2
-	}
-	l.classes |= class
-	if l.classes == 3 {
+	l.classes |= r.Via.class()
+	if l.classes == mixed {
 		l.tangled = true
 	}
 	if len(t.waits) == 0 {

@@ -1,27 +1,33 @@
 package lockspace
 
+import "slices"
+
 // Deadlock.
 //
 // The wait graph has an edge from a wait to every hold that it conflicts
 // with, and to every present wait before it in its queue that it conflicts
-// with and may not pass. A hold leads on to the waits of its party: while they
-// wait, the hold is not going to end.
+// with. A hold leads on to the waits of its fcntl owner and of its handle:
+// while they wait, the hold is not going to end.
 //
-// Three moves add edges. None leaves a cycle of POSIX fcntl waits behind:
+// Two moves add edges. Neither leaves a cycle of POSIX fcntl waits behind, nor
+// a wait behind one that waits for it:
 //
 //  1. A request begins to wait. [Table.deadlock] searches the paths from the
 //     holds in its way back to its owner's holds first, and fails it if there
 //     is one. Edges to waits before it cannot close a cycle: a wait that
-//     depends on the request's party is passed, not waited for ([Table.blocked]).
-//  2. A wait becomes a hold. Those behind it in the queue wait for its party
-//     now; that is new if the party waits somewhere else too, which takes a
-//     process with several threads. [Table.recheck] searches again from them.
-//  3. A new wait makes others depend on its party, so that somebody who stands
-//     behind one of them may pass now. [Table.unblockOthers] lets him.
+//     depends on the request's party is passed, not waited for
+//     ([Table.blocked]). But others depend on more now, those who wait for a
+//     hold of its party and, if it came back to an old place, those behind it:
+//     who stands behind one of them may have to be let past him.
+//     [Table.unblockOthers] sees to it.
+//  2. A request is granted, out of the queue or at once. Those behind it in
+//     the queue wait for its party now; that is new if the party waits
+//     somewhere else too, which takes a process with several threads, or a
+//     file that several use. [Table.follow] searches again from them, as in 1.
 //
-// Holds that are granted at once add none: who conflicts with them either
-// conflicted with a hold of the party before or was passed because he depends
-// on it.
+// A grant to a party that waits nowhere else adds nothing: who conflicts with
+// it stood behind it, conflicted with a hold of the party before, or was
+// passed because he depends on it.
 //
 // Only fcntl owners are followed in 1 and 2, since only for POSIX locks is the
 // owner, a process, known to be the one who would have to let go; and of the
@@ -121,10 +127,31 @@ func (s *search) posix(r *Request, h *Hold) bool {
 	return class == ClassPOSIX
 }
 
-// recheck refuses the waits that a grant put into a cycle, and reports whether
-// there were any.
-func (t *Table) recheck(l *lock, granted *wait) (ended bool) {
-	if len(t.waitsByOwner[granted.Party.Owner]) == 0 {
+// follow draws the conclusions from the grant of r to a party that waits
+// elsewhere too. It reports whether there were any to draw.
+func (t *Table) follow(l *lock, r *Request) (any bool) {
+	if len(t.waits) == 0 {
+		return false
+	}
+	others := slices.Clone(t.waitsByHandle[r.Party.Handle])
+	if r.Via == ViaFcntl {
+		others = append(others, t.waitsByOwner[r.Party.Owner]...)
+		any = t.recheck(l, r)
+	}
+	for _, w := range others {
+		if t.waits[w.ID] == w && !w.isAbsent() {
+			t.unblockOthers(w)
+			any = true
+		}
+	}
+	return any
+}
+
+// recheck refuses the waits that the grant of r put into a cycle, and reports
+// whether there were any. A wait of which it is not known whether it is POSIX
+// is left alone: there is nobody to ask again.
+func (t *Table) recheck(l *lock, r *Request) (any bool) {
+	if len(t.waitsByOwner[r.Party.Owner]) == 0 {
 		return false
 	}
 	var next *wait
@@ -136,10 +163,10 @@ func (t *Table) recheck(l *lock, granted *wait) (ended bool) {
 		if t.deadlock(l, &w.Request) == ErrDeadlock {
 			t.dequeue(l, w)
 			t.observer.Refused(w.Wait, ErrDeadlock)
-			ended = true
+			any = true
 		}
 	}
-	return ended
+	return any
 }
 
 // dependsOn reports whether w waits, directly or through others, for a hold of
@@ -147,29 +174,23 @@ func (t *Table) recheck(l *lock, granted *wait) (ended bool) {
 func (t *Table) dependsOn(w *wait, r *Request) bool {
 	found := false
 	t.walk(w, func(h *Hold) bool {
-		found, _ = t.sameParty(&h.Request, h.Since, r)
+		found = t.holdsFor(h, r)
 		return !found
 	}, nil)
 	return found
 }
 
 // walk visits everything that w waits for, directly and through others, until
-// hold returns false. Waits are visited once. Either function may be nil.
+// hold returns false. Waits are visited once. Either function may be nil; they
+// must not walk.
 func (t *Table) walk(w *wait, hold func(*Hold) bool, visit func(*wait)) {
-	seen := map[*wait]bool{w: true}
-	// upTo is how far a queue has been taken in whole; a queue of exclusive
-	// waits would otherwise be gone through once for each of them.
-	upTo := make(map[*lock]uint64)
-	stack := []*wait{w}
-	push := func(w *wait) {
-		if !w.isAbsent() && !seen[w] {
-			seen[w] = true
-			stack = append(stack, w)
-		}
-	}
-	for len(stack) > 0 {
-		w := stack[len(stack)-1]
-		stack = stack[:len(stack)-1]
+	t.walks++
+	t.stack = t.stack[:0]
+	t.push(w)
+	for len(t.stack) > 0 {
+		last := len(t.stack) - 1
+		w := t.stack[last]
+		t.stack = t.stack[:last]
 		if visit != nil {
 			visit(w)
 		}
@@ -183,45 +204,57 @@ func (t *Table) walk(w *wait, hold func(*Hold) bool, visit func(*wait)) {
 			}
 			if h.Via == ViaFcntl {
 				for _, next := range t.waitsByOwner[h.Party.Owner] {
-					push(next)
+					if sameOwner(&h.Party, &next.Party) {
+						t.push(next)
+					}
 				}
 			}
 			for _, next := range t.waitsByHandle[h.Party.Handle] {
-				push(next)
+				t.push(next)
 			}
 		}
-		if upTo[l] >= w.Place {
-			continue
-		}
-		for e := l.first; e != w; e = e.next {
-			if yes, _ := t.conflicts(&e.Request, e.Since, &w.Request); yes {
-				push(e)
-			}
-		}
-		if w.Mode == Exclusive && w.Range == Whole {
-			upTo[l] = w.Place
-		}
+		t.pushQueue(l, w)
 	}
 }
 
-// unblockOthers lets those pass who may, now that w waits: they stand behind
-// somebody who has come to depend on them through w.
-func (t *Table) unblockOthers(l *lock, w *wait) {
-	// Nobody depends on w's party unless it holds something.
-	if !l.tangled && (w.Via != ViaFcntl || t.ownerHolds[w.Party.Owner] == 0) {
+// push adds a wait to those that the present walk has to visit, once.
+func (t *Table) push(w *wait) {
+	if !w.isAbsent() && w.walked != t.walks {
+		w.walked = t.walks
+		t.stack = append(t.stack, w)
+	}
+}
+
+// pushQueue adds the waits before w that it conflicts with. A queue of
+// exclusive waits for the same bytes is gone through once, not once for each of
+// them: what one of them does not conflict with is of its own party, and waits
+// for nothing that it does not wait for itself; unless parties are processes.
+func (t *Table) pushQueue(l *lock, w *wait) {
+	if l.walked != t.walks {
+		l.walked, l.upTo = t.walks, 0
+	}
+	if w.Place <= l.upTo {
 		return
 	}
-	var locks []*lock
-	seen := make(map[*lock]bool)
+	for e := l.first; e != w; e = e.next {
+		if yes, _ := t.conflicts(&e.Request, e.Since, &w.Request); yes {
+			t.push(e)
+		}
+	}
+	if w.Mode == Exclusive && w.Range.Covers(l.span) && l.classes != mixed {
+		l.upTo = w.Place
+	}
+}
+
+// unblockOthers lets those pass who may, now that somebody has come to depend
+// on w: they stand behind one who depends on them through w.
+func (t *Table) unblockOthers(w *wait) {
 	t.walk(w, nil, func(e *wait) {
-		if o := t.locks[e.Key]; o != l && !seen[o] {
-			seen[o] = true
-			locks = append(locks, o)
+		if l := t.locks[e.Key]; !l.unsettled {
+			l.unsettled = true
+			t.unsettled = append(t.unsettled, l)
 		}
 	})
-	for _, o := range locks {
-		t.settle(o)
-	}
 }
 
 // Edge says that a wait waits for a hold, or stands behind another wait.

@@ -27,7 +27,8 @@
 // There is one exception, without which a queue would make deadlocks that
 // plain locks do not have: nobody stands behind a wait that is itself, directly
 // or through others, waiting for him. A process that holds part of a lock and
-// asks for more is let past the waiters it keeps waiting.
+// asks for more is let past the waiters it keeps waiting. Across locks, who is
+// whom is known by fcntl owners and by open files only.
 //
 // A wait that is cancelled leaves its place behind for a grace time
 // ([ResumeGrace]): the kernel restarts the call of a process that was stopped
@@ -52,6 +53,12 @@
 // The table cannot tell a POSIX lock owner from an open file description that
 // asks by fcntl: the kernel names both by a number (design 1.2). Where it
 // matters, for deadlock detection, it asks [Processes].
+//
+// That a process has died is noticed by the next step on a lock that it has to
+// do with. What is found out about a process after its request has begun to
+// wait ([ErrLookup] makes that rare) is not used: then a program may have to
+// wait for its own hold by another idiom, as it would for a stranger's, and a
+// deadlock that a grant brings about ([Table.Edges] shows it) may stay.
 //
 // flock(2) allows a conversion to lose the lock it converts. Here a blocking
 // conversion gives the old lock back when it has to wait, as the kernel does; a

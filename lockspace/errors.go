@@ -18,7 +18,8 @@ var (
 	ErrRange = errors.New("byte range is not valid")
 )
 
-// ErrBroken ends the waits of an open file whose lock was broken.
+// ErrBroken ends the waits of an open file whose lock was broken, or that was
+// closed.
 var ErrBroken = errors.New("the lock was broken")
 
 // ErrShutdown ends every wait when the table is closed down.

@@ -64,6 +64,23 @@ func (t *Table) listing(dir uint64) *listing {
 	return s
 }
 
+// unlist takes l off its directory's listing. Listings of directories that
+// are empty are forgotten, but for one, so that a lock that comes and goes need
+// not make it anew each time.
+func (t *Table) unlist(l *lock) {
+	dir := l.key.Dir
+	s := t.listings[dir]
+	s.remove(l.listed)
+	l.listed = 0
+	if len(s.entries) > 0 || dir == t.vacant {
+		return
+	}
+	if old := t.listings[t.vacant]; old != nil && len(old.entries) == 0 {
+		delete(t.listings, t.vacant)
+	}
+	t.vacant = dir
+}
+
 // List calls yield for the held names of a directory, beginning behind place
 // after (0: at the beginning), with each one's place, until yield returns
 // false. yield must not change the table.

@@ -1,6 +1,8 @@
 package lockspace
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"time"
 )
@@ -9,6 +11,8 @@ import (
 type wait struct {
 	Wait
 	prev, next *wait
+	// walked is the last walk that visited it.
+	walked uint64
 }
 
 func (w *wait) isAbsent() bool { return w.AbsentUntil != 0 }
@@ -38,6 +42,10 @@ func (t *Table) enqueue(l *lock, w *wait) {
 	} else {
 		w.next.prev = w
 	}
+	if l.queued == 0 {
+		l.span = w.Range
+	}
+	l.span = l.span.union(w.Range)
 	l.queued++
 	if w.isAbsent() {
 		l.absent++
@@ -103,18 +111,21 @@ func (t *Table) Cancel(id WaitID) bool {
 }
 
 // resumable returns the absent wait whose place r takes over: the same call
-// by the same party, restarted. nil if there is none.
-func (t *Table) resumable(l *lock, r *Request) *wait {
+// by the same party, restarted; of several, the first in the queue. nil if
+// there is none.
+func (t *Table) resumable(l *lock, r *Request) (back *wait) {
 	if l.absent == 0 {
 		return nil
 	}
+	now := t.clock.Now().Boot
 	for _, w := range t.waitsByHandle[r.Party.Handle] {
-		if w.isAbsent() && w.Key == r.Key && w.Via == r.Via && w.Mode == r.Mode &&
-			w.Range == r.Range && w.Party.Owner == r.Party.Owner {
-			return w
+		if w.isAbsent() && now < w.AbsentUntil && w.Key == r.Key && w.Via == r.Via &&
+			w.Mode == r.Mode && w.Range == r.Range && w.Party.Owner == r.Party.Owner &&
+			(back == nil || w.Place < back.Place) {
+			back = w
 		}
 	}
-	return nil
+	return back
 }
 
 // Expire gives up the places that have lapsed. The user calls it at the time
@@ -154,27 +165,26 @@ func (t *Table) restoreAbsent() {
 			t.absent = append(t.absent, absentee{id, w.AbsentUntil})
 		}
 	}
-	slices.SortFunc(t.absent, func(a, b absentee) int { return int(a.until - b.until) })
+	slices.SortFunc(t.absent, func(a, b absentee) int { return cmp.Compare(a.until, b.until) })
 }
 
 // Shutdown refuses every wait with [ErrShutdown] and drops every absent one.
 // Holds stay: they end with their open files.
 func (t *Table) Shutdown() {
-	ids := make([]*wait, 0, len(t.waits))
-	for _, w := range t.waits {
-		ids = append(ids, w)
-	}
-	slices.SortFunc(ids, func(a, b *wait) int { return int(a.Place) - int(b.Place) })
-	for _, w := range ids {
-		if t.waits[w.ID] != w {
-			continue // granted, because one before it left
-		}
-		l := t.locks[w.Key]
-		t.dequeue(l, w)
+	waits := slices.SortedFunc(maps.Values(t.waits), func(a, b *wait) int {
+		return cmp.Compare(a.Place, b.Place)
+	})
+	for _, w := range waits {
+		t.dequeue(t.locks[w.Key], w)
 		if !w.isAbsent() {
 			t.observer.Refused(w.Wait, ErrShutdown)
 		}
-		t.settle(l)
+	}
+	// Not before all are gone: nobody enters because one before him left.
+	for _, w := range waits {
+		if l := t.locks[w.Key]; l != nil {
+			t.settle(l)
+		}
 	}
 	t.absent = nil
 }

@@ -29,8 +29,8 @@ func (r Range) Covers(s Range) bool { return r.First <= s.First && s.Last <= r.L
 // does not overflow.
 func (r Range) touches(s Range) bool { return r.First <= s.Last+1 && s.First <= r.Last+1 }
 
-// union returns the range from the first to the last byte of two ranges that
-// touch.
+// union returns the range from the first to the last byte of two ranges: both
+// together if they touch.
 func (r Range) union(s Range) Range {
 	return Range{min(r.First, s.First), max(r.Last, s.Last)}
 }

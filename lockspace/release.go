@@ -9,7 +9,7 @@ package lockspace
 // else bears it is of a file that is closed already.
 func (t *Table) Unlock(k Key, p Party, via Via, r Range) {
 	l := t.locks[k]
-	if l == nil {
+	if l == nil || !r.Valid() {
 		return
 	}
 	if via == ViaFcntl {
@@ -37,7 +37,9 @@ func (t *Table) Flush(k Key, file, owner uint64) {
 }
 
 // CloseHandle is the end of an open file: everything taken through it is
-// given back, and the places it kept in the queue are given up.
+// given back, and its places in the queue are given up. A call that is still
+// waiting, which the kernel does not do to an open file, ends with
+// [ErrBroken].
 func (t *Table) CloseHandle(k Key, handle uint64) {
 	l := t.locks[k]
 	if l == nil {
@@ -50,12 +52,8 @@ func (t *Table) CloseHandle(k Key, handle uint64) {
 		}
 		t.observer.Ended(*t.drop(l, i), Released)
 	}
-	if l.absent > 0 {
-		for _, w := range append([]*wait(nil), t.waitsByHandle[handle]...) {
-			if w.Key == k {
-				t.dequeue(l, w)
-			}
-		}
+	if l.queued > 0 {
+		t.refuse(l, handle)
 	}
 	t.settle(l)
 }
@@ -79,7 +77,7 @@ func (t *Table) End(k Key, why func(*Hold) Reason) {
 	t.settle(l)
 }
 
-// refuse ends the waits in l's queue of a handle that is broken.
+// refuse ends the waits in l's queue of a handle that is broken or closed.
 func (t *Table) refuse(l *lock, handle uint64) {
 	for _, w := range append([]*wait(nil), t.waitsByHandle[handle]...) {
 		if w.Key != l.key {

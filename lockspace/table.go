@@ -44,6 +44,16 @@ type Table struct {
 	// lapse. Entries of waits that came back or ended are skipped.
 	absent []absentee
 
+	// unsettled are locks that the step has to look at before it ends.
+	unsettled []*lock
+	// walks counts the walks through the wait graph; stack is room for one.
+	walks uint64
+	stack []*wait
+	// spare is a lock that was forgotten, to be used again.
+	spare *lock
+	// vacant is a directory whose listing may be empty; no other is.
+	vacant uint64
+
 	holds     int
 	lastHold  HoldID
 	lastPlace uint64
@@ -57,12 +67,24 @@ type lock struct {
 	last   *wait
 	queued int // waits in the queue, absent ones included
 	absent int // of these, the absent ones
+	// exclusive counts the exclusive holds.
+	exclusive int
+	// span has all bytes in it that have been waited for since the queue was
+	// last empty.
+	span Range
 	// listed is the place in the directory's listing; 0: not listed.
 	listed uint64
 	// classes are the kinds of idiom seen: 1 for whole-lock idioms, 2 for fcntl.
 	classes uint8
 	// tangled queues allow no short cuts, see tangle.
 	tangled bool
+	// unsettled: l is in the table's list of that name.
+	unsettled bool
+	// walked is the last walk that came by; it has gone through the queue up
+	// to the place upTo.
+	walked, upTo uint64
+	// one is room for the first of holds.
+	one [1]*Hold
 }
 
 // Environment is what a Table needs from outside. All fields are required.
@@ -102,6 +124,7 @@ func Restore(env Environment, holds []Hold, waits []Wait) *Table {
 		h := &holds[i]
 		l := t.lock(h.Key)
 		l.listed = h.Listed
+		l.classes |= h.Via.class()
 		t.insert(l, h)
 		t.lastHold = h.ID
 	}
@@ -109,12 +132,13 @@ func Restore(env Environment, holds []Hold, waits []Wait) *Table {
 		return cmp.Compare(a.listed, b.listed)
 	})
 	for _, l := range locks {
-		t.listing(l.key.Dir).add(l.listed, l.key.Name)
+		t.listing(l.key.Dir).add(l.listed, l)
 	}
 	slices.SortFunc(waits, func(a, b Wait) int { return cmp.Compare(a.Place, b.Place) })
 	for i := range waits {
 		w := &wait{Wait: waits[i]}
 		l := t.lock(w.Key)
+		l.classes |= w.Via.class()
 		l.tangled = true // rather no short cut than a wrong one
 		t.enqueue(l, w)
 		t.lastPlace = max(t.lastPlace, w.Place)
@@ -126,29 +150,49 @@ func Restore(env Environment, holds []Hold, waits []Wait) *Table {
 // lock returns the lock of k, making it if it has none.
 func (t *Table) lock(k Key) *lock {
 	l := t.locks[k]
-	if l == nil {
-		l = &lock{key: k}
-		t.locks[k] = l
+	if l != nil {
+		return l
 	}
+	if l = t.spare; l != nil {
+		t.spare = nil
+	} else {
+		l = new(lock)
+	}
+	*l = lock{key: k}
+	l.holds = l.one[:0]
+	t.locks[k] = l
 	return l
 }
 
-// settle ends a step on l: grants what can be granted, brings the listing in
-// line and forgets a lock with nothing left. l.holds may be empty in between
-// while a lock changes hands; the listing does not notice.
+// settle ends a step on l, and on the locks that become unsettled by it.
 func (t *Table) settle(l *lock) {
+	t.settleOne(l)
+	for n := len(t.unsettled); n > 0; n = len(t.unsettled) {
+		l := t.unsettled[n-1]
+		t.unsettled = t.unsettled[:n-1]
+		l.unsettled = false
+		if t.locks[l.key] == l {
+			t.settleOne(l)
+		}
+	}
+}
+
+// settleOne grants what can be granted, brings the listing in line and forgets
+// a lock with nothing left. l.holds may be empty in between while a lock
+// changes hands; the listing does not notice.
+func (t *Table) settleOne(l *lock) {
 	t.advance(l)
 	switch held := len(l.holds) > 0; {
 	case held && l.listed == 0:
 		panic("lockspace: held and not listed: " + l.key.Name)
 	case !held && l.listed != 0:
-		t.listing(l.key.Dir).remove(l.listed)
-		l.listed = 0
+		t.unlist(l)
 	}
 	if l.queued == 0 {
 		l.tangled = false
 		if len(l.holds) == 0 {
 			delete(t.locks, l.key)
+			t.spare = l
 		}
 	}
 }
@@ -158,7 +202,7 @@ func (t *Table) put(l *lock, h *Hold) {
 	t.tangle(l, &h.Request)
 	if l.listed == 0 {
 		l.listed = h.Token
-		t.listing(l.key.Dir).add(h.Token, l.key.Name)
+		t.listing(l.key.Dir).add(h.Token, l)
 	}
 	t.lastHold++
 	h.ID = t.lastHold
@@ -170,6 +214,9 @@ func (t *Table) put(l *lock, h *Hold) {
 // insert adds h to the indexes.
 func (t *Table) insert(l *lock, h *Hold) {
 	l.holds = append(l.holds, h)
+	if h.Mode == Exclusive {
+		l.exclusive++
+	}
 	t.holds++
 	if h.Via == ViaFcntl {
 		t.ownerHolds[h.Party.Owner]++
@@ -183,6 +230,9 @@ func (t *Table) drop(l *lock, i int) *Hold {
 	copy(l.holds[i:], l.holds[i+1:])
 	l.holds[len(l.holds)-1] = nil
 	l.holds = l.holds[:len(l.holds)-1]
+	if h.Mode == Exclusive {
+		l.exclusive--
+	}
 	t.holds--
 	if h.Via == ViaFcntl {
 		if t.ownerHolds[h.Party.Owner]--; t.ownerHolds[h.Party.Owner] == 0 {
@@ -204,8 +254,8 @@ func (t *Table) Held(k Key) bool {
 	return l != nil && len(l.holds) > 0
 }
 
-// Holds returns the holds of k, oldest first. The step that ends the
-// iteration's validity is the next change of the table.
+// Holds returns the holds of k, oldest first. The table must not be changed
+// during the iteration.
 func (t *Table) Holds(k Key) iter.Seq[*Hold] {
 	return func(yield func(*Hold) bool) {
 		l := t.locks[k]
@@ -226,7 +276,8 @@ func (t *Table) Latest(k Key) *Hold {
 	if l == nil || len(l.holds) == 0 {
 		return nil
 	}
-	return l.holds[len(l.holds)-1]
+	// The last one may be what is left of an older hold.
+	return slices.MaxFunc(l.holds, func(a, b *Hold) int { return cmp.Compare(a.Token, b.Token) })
 }
 
 // Waiting returns how many present waits stand in k's queue.

@@ -50,6 +50,18 @@ func (v Via) String() string {
 	return fmt.Sprintf("via(%d)", uint8(v))
 }
 
+// class returns the bit of v in lock.classes.
+func (v Via) class() uint8 {
+	if v == ViaFcntl {
+		return 2
+	}
+	return 1
+}
+
+// mixed are the classes of a lock that has seen both kinds of idiom: on it,
+// and only there, it matters of which process a request is.
+const mixed = 3
+
 // Process is what a request tells about a process without looking anything
 // up. Pid 0 is a process in a pid namespace that cannot be seen from here: it
 // is nobody's equal, itself included (design 1.9).
@@ -104,6 +116,11 @@ type Request struct {
 	// Thread is the calling thread's id, with which [Processes] can find out
 	// what the thread waits in. 0 if unknown.
 	Thread uint32
+}
+
+// anonymous reports whether r's process has not been looked up and could be.
+func (r *Request) anonymous() bool {
+	return r.Party.Taker.Started == 0 && r.Party.Taker.Pid != 0
 }
 
 // HoldID numbers holds over the life of a table. Never reused.

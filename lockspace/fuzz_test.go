@@ -1,0 +1,248 @@
+package lockspace
+
+import (
+	"bytes"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// bitmap is a range of the 64 bytes from base, a bit for each.
+func bitmap(r Range, base uint64) (bits uint64) {
+	for i := range uint64(64) {
+		if r.First <= base+i && base+i <= r.Last {
+			bits |= 1 << i
+		}
+	}
+	return bits
+}
+
+// FuzzRange compares the arithmetic of ranges with that of bitmaps, at both
+// ends of what can be locked.
+func FuzzRange(f *testing.F) {
+	for _, s := range [][4]uint8{{0, 0, 0, 0}, {0, 63, 5, 9}, {5, 9, 0, 63}, {3, 5, 6, 8}, {3, 6, 6, 8}, {6, 8, 3, 5}, {0, 0, 63, 63}, {9, 3, 3, 9}} {
+		f.Add(s[0], s[1], s[2], s[3], false)
+		f.Add(s[0], s[1], s[2], s[3], true)
+	}
+	f.Fuzz(func(t *testing.T, aFirst, aLast, bFirst, bLast uint8, high bool) {
+		base := uint64(0)
+		if high {
+			base = MaxOffset - 63
+		}
+		make := func(first, last uint8) Range { return Range{base + uint64(first%64), base + uint64(last%64)} }
+		a, b := make(aFirst, aLast), make(bFirst, bLast)
+		x, y := bitmap(a, base), bitmap(b, base)
+		if a.Valid() != (x != 0) || b.Valid() != (y != 0) {
+			t.Fatalf("%v valid %v, %v valid %v", a, a.Valid(), b, b.Valid())
+		}
+		if !a.Valid() || !b.Valid() {
+			return
+		}
+		if a.Overlaps(b) != (x&y != 0) || a.Covers(b) != (x&y == y) {
+			t.Fatalf("%v overlaps %v: %v, covers it: %v", a, b, a.Overlaps(b), a.Covers(b))
+		}
+		touches := x&(y|y<<1|y>>1) != 0
+		if a.touches(b) != touches {
+			t.Fatalf("%v touches %v: %v", a, b, a.touches(b))
+		}
+		if touches && bitmap(a.union(b), base) != x|y {
+			t.Fatalf("%v and %v together are %v", a, b, a.union(b))
+		}
+		parts, n := a.minus(b)
+		var left uint64
+		for i, p := range parts[:n] {
+			if !p.Valid() || left&bitmap(p, base) != 0 || i > 0 && parts[i-1].Last >= p.First {
+				t.Fatalf("%v without %v is %v", a, b, parts[:n])
+			}
+			left |= bitmap(p, base)
+		}
+		if left != x&^y {
+			t.Fatalf("%v without %v is %v", a, b, parts[:n])
+		}
+		if a.String() == b.String() && a != b {
+			t.Fatalf("%#v and %#v are both called %v", a, b, a)
+		}
+	})
+}
+
+// FuzzNames takes, lists and releases locks of arbitrary names in several
+// directories. The names are what the input has between newlines, the first
+// byte of each says where and how.
+func FuzzNames(f *testing.F) {
+	for _, s := range []string{"", "a", "a\nb\nc", "aL\nbL\naL\ncM\n", "\x00\n\n\n", "1.\n1..\n2/\n3\xff\xfe", strings.Repeat("xyz\nxzz\n", 20)} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, input []byte) {
+		w := newWorld(t)
+		held := make(map[Key]bool)
+		var order []Key
+		for i, word := range bytes.Split(input, []byte("\n")) {
+			if len(word) == 0 {
+				continue
+			}
+			k := Key{Dir: uint64(word[0] % 4), Name: string(word[1:])}
+			r := Request{Key: k, Via: Via(word[0] / 4 % 2), Mode: Exclusive, Range: Whole, Party: Party{Handle: uint64(i + 1)}}
+			err := w.Try(r)
+			if held[k] != errors.Is(err, ErrHeld) || err != nil && !errors.Is(err, ErrHeld) {
+				t.Fatalf("%v held %v: %v", k, held[k], err)
+			}
+			if err != nil && word[0]&0x80 != 0 {
+				w.End(k, func(*Hold) Reason { return Broken })
+				delete(held, k)
+				order = slices.DeleteFunc(order, func(o Key) bool { return o == k })
+			}
+			if err == nil {
+				held[k] = true
+				order = append(order, k)
+			}
+			listed(t, w, held, order)
+		}
+		w.crash()
+		listed(t, w, held, order)
+		for k := range maps.Keys(held) {
+			w.End(k, func(*Hold) Reason { return Released })
+		}
+		if locks, holds, waits := w.table.Len(); locks+holds+waits != 0 {
+			t.Fatalf("left over are %d locks, %d holds, %d waits", locks, holds, waits)
+		}
+	})
+}
+
+// listed compares the listings with the keys in the order of their holds.
+func listed(t *testing.T, w *world, held map[Key]bool, order []Key) {
+	t.Helper()
+	for dir := range uint64(4) {
+		var want []string
+		for _, k := range order {
+			if k.Dir == dir {
+				want = append(want, k.Name)
+			}
+		}
+		var got []string
+		w.table.List(dir, 0, func(place uint64, name string) bool {
+			got = append(got, name)
+			if !w.table.Held(Key{dir, name}) {
+				t.Fatalf("%q is listed and not held", name)
+			}
+			// From every place on, the rest follows.
+			if rest := names(w.table, dir, place); !slices.Equal(rest, want[min(len(got), len(want)):]) {
+				t.Fatalf("behind %q is %q", name, rest)
+			}
+			return true
+		})
+		if !slices.Equal(got, want) {
+			t.Fatalf("directory %d lists %q, want %q", dir, got, want)
+		}
+	}
+}
+
+// FuzzSteps takes its input for steps of the table, four bytes each: what, who,
+// and two for the range. The law is checked after each.
+func FuzzSteps(f *testing.F) {
+	const try, wait, unlock, flush, closeHandle, end, cancel, expire, crash = 0, 1, 4, 5, 6, 7, 8, 9, 10
+	f.Add([]byte{try, 0, 0, 0, wait, 9, 0, 0, wait, 18, 0, 0, unlock, 0, 0, 0, closeHandle, 9, 0, 0})
+	f.Add([]byte{try, 0x40, 0, 3, wait, 0x49, 0, 9, try, 0x40, 4, 9, cancel, 1, 0, 0, wait, 0x49, 0, 9, expire, 0, 0, 0})
+	f.Add([]byte{try, 0x80, 0, 4, try, 0x89, 5, 9, wait, 0x80, 5, 5, wait, 0x89, 4, 4, crash, 0, 0, 0, end, 0, 0, 0})
+	f.Add([]byte{try, 0xc0, 0, 4, wait, 0xc9, 0, 4, wait, 0xd2, 0, 4, flush, 0xc0, 0, 0, closeHandle, 0xc9, 0, 0})
+	f.Add(bytes.Repeat([]byte{wait, 0x88, 0, 9, wait, 0x91, 3, 12, cancel, 2, 0, 0, unlock, 0x88, 2, 4}, 8))
+	f.Fuzz(func(t *testing.T, input []byte) {
+		w := newWorld(t)
+		lastID := WaitID(0)
+		for ; len(input) >= 4 && lastID < 64; input = input[4:] {
+			w.clock.advance(50 * time.Millisecond)
+			step(t, w, [4]byte(input), &lastID)
+		}
+		w.Shutdown()
+		for k := range w.state() {
+			w.End(k, func(*Hold) Reason { return Released })
+		}
+		if locks, holds, waits := w.table.Len(); locks+holds+waits != 0 {
+			t.Fatalf("left over are %d locks, %d holds, %d waits", locks, holds, waits)
+		}
+	})
+}
+
+func step(t *testing.T, w *world, b [4]byte, lastID *WaitID) {
+	r := fuzzRequest(b)
+	switch b[0] & 15 {
+	case 0:
+		if err := w.Try(r); errors.Is(err, ErrLookup) {
+			r.Party.Taker.Started = time.Duration(b[0])
+			if err := w.Try(r); errors.Is(err, ErrLookup) {
+				t.Fatalf("%v was looked up", r)
+			}
+		}
+	case 1, 2, 3:
+		*lastID++
+		if _, err := w.Acquire(r, *lastID); errors.Is(err, ErrLookup) {
+			r.Party.Taker.Started = time.Duration(b[0])
+			if _, err := w.Acquire(r, *lastID); errors.Is(err, ErrLookup) {
+				t.Fatalf("%v was looked up", r)
+			}
+		}
+	case 4:
+		w.Unlock(r.Key, r.Party, r.Via, r.Range)
+	case 5:
+		w.Flush(r.Key, r.Party.File, r.Party.Owner)
+	case 6:
+		w.CloseHandle(r.Key, r.Party.Handle)
+	case 7:
+		w.End(r.Key, func(h *Hold) Reason { return Reason(h.Party.Handle % 2) })
+	case 8:
+		w.Cancel(WaitID(b[1]))
+	case 9:
+		w.clock.advance(time.Duration(b[1]) * 10 * time.Millisecond)
+		w.Expire()
+	case 10:
+		w.crash()
+	case 11:
+		if _, _, err := w.Test(r); err != nil && !errors.Is(err, ErrLookup) && !errors.Is(err, ErrRange) {
+			t.Fatal(err)
+		}
+	case 12:
+		w.died(uint32(b[1]%4) + 1)
+	case 13:
+		clear(w.procs.dead)
+	case 14:
+		w.table.Edges(func(Edge) bool { return true })
+	}
+}
+
+// fuzzRequest reads a request: three bits of the second byte for the handle,
+// three for the process, two for the idiom, and one byte each for the first
+// and the last byte of the range; with 15 it goes to the end.
+func fuzzRequest(b [4]byte) Request {
+	handle := uint64(b[1]&7) + 1
+	p := Process{Pid: uint32(b[1] >> 3 & 7 % 5), Started: 1}
+	if b[0]&0x80 != 0 {
+		p.Started = 0
+	}
+	r := Request{
+		Key:  Key{handle % 2, "L"},
+		Mode: Exclusive, Range: Whole,
+		Party: Party{Handle: handle, File: handle % 2, Taker: p, Opener: Process{Pid: uint32(handle % 5), Started: 1}},
+	}
+	if b[0]&0x40 != 0 {
+		r.Mode = Shared
+	}
+	switch b[1] >> 6 {
+	case 0:
+		r.Via = ViaFlock
+	case 1:
+		r.Via, r.Mode = ViaExcl, Exclusive
+	case 2:
+		r.Via, r.Party.Owner = ViaFcntl, 100+uint64(p.Pid)
+	case 3:
+		r.Via, r.Party.Owner = ViaFcntl, 200+handle
+	}
+	if r.Via == ViaFcntl {
+		r.Range = Range{uint64(b[2] & 15), uint64(b[3] & 15)}
+		if r.Range.Last == 15 {
+			r.Range.Last = MaxOffset
+		}
+	}
+	return r
+}

@@ -1,0 +1,297 @@
+package lockspace
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// checkInvariants checks the law of [Table] and that all indexes say the same.
+// It changes nothing.
+func checkInvariants(t *Table) error {
+	for _, check := range []func(*Table) error{
+		checkLocks, checkHolds, checkQueues, checkOwners, checkListings, checkAbsent, checkLiveness,
+	} {
+		if err := check(t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkLocks: a lock is in locks exactly while it has a hold or a wait, and
+// the counts are right.
+func checkLocks(t *Table) error {
+	holds, waits := 0, 0
+	for k, l := range t.locks {
+		if l.key != k {
+			return fmt.Errorf("lock %v is filed under %v", l.key, k)
+		}
+		if len(l.holds) == 0 && l.queued == 0 {
+			return fmt.Errorf("lock %v has neither hold nor wait", k)
+		}
+		if l.queued == 0 && l.tangled {
+			return fmt.Errorf("lock %v is tangled without a queue", k)
+		}
+		exclusive := 0
+		for _, h := range l.holds {
+			exclusive += int(h.Mode)
+		}
+		if exclusive != l.exclusive {
+			return fmt.Errorf("lock %v has %d exclusive holds, counted are %d", k, exclusive, l.exclusive)
+		}
+		holds += len(l.holds)
+		waits += l.queued
+	}
+	if holds != t.holds || waits != len(t.waits) {
+		return fmt.Errorf("counted %d holds and %d waits, on the locks are %d and %d", t.holds, len(t.waits), holds, waits)
+	}
+	return nil
+}
+
+// checkHolds: no two inside, and each owner's fcntl holds disjoint and merged.
+func checkHolds(t *Table) error {
+	ids := make(map[HoldID]bool)
+	tokens := make(map[uint64]*Hold)
+	for k, l := range t.locks {
+		if !slices.IsSortedFunc(l.holds, func(a, b *Hold) int { return cmp.Compare(a.ID, b.ID) }) {
+			return fmt.Errorf("the holds of %v are not in the order in which they came", k)
+		}
+		for i, h := range l.holds {
+			if err := checkHold(t, l, h); err != nil {
+				return err
+			}
+			if ids[h.ID] {
+				return fmt.Errorf("two holds have the number %d", h.ID)
+			}
+			ids[h.ID] = true
+			if o := tokens[h.Token]; o != nil && (o.Key != h.Key || o.Mode != h.Mode || o.Via != ViaFcntl || !sameOwner(&o.Party, &h.Party)) {
+				return fmt.Errorf("two grants have the token %d", h.Token)
+			}
+			tokens[h.Token] = h
+			for _, o := range l.holds[:i] {
+				if err := checkPair(o, h); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func checkHold(t *Table, l *lock, h *Hold) error {
+	switch {
+	case h.Key != l.key:
+		return fmt.Errorf("hold %v is on lock %v", *h, l.key)
+	case !h.Range.Valid() || h.Via != ViaFcntl && h.Range != Whole:
+		return fmt.Errorf("hold %v has the range %v", *h, h.Range)
+	case h.Via == ViaExcl && h.Mode != Exclusive:
+		return fmt.Errorf("hold %v is a shared creation", *h)
+	case h.ID == 0 || h.ID > t.lastHold:
+		return fmt.Errorf("hold %v has a number after the last, %d", *h, t.lastHold)
+	case h.Listed != l.listed || h.Listed > h.Token:
+		return fmt.Errorf("hold %v has a place in the listing that is not the lock's, %d", *h, l.listed)
+	case l.classes&h.Via.class() == 0:
+		return fmt.Errorf("hold %v is of an idiom that its lock has not seen", *h)
+	}
+	return nil
+}
+
+// checkPair: a and b on one lock are not two inside. Who is of one process is
+// decided when a hold is granted, and may look different afterwards (processes
+// die, numbers come back), so any relation of their processes is accepted.
+func checkPair(a, b *Hold) error {
+	conflict := (a.Mode == Exclusive || b.Mode == Exclusive) && a.Range.Overlaps(b.Range)
+	fcntl := 0
+	for _, h := range []*Hold{a, b} {
+		if h.Via == ViaFcntl {
+			fcntl++
+		}
+	}
+	var related bool
+	switch fcntl {
+	case 2:
+		related = sameOwner(&a.Party, &b.Party)
+	case 1:
+		pids := func(p *Party) []uint32 { return []uint32{p.Taker.Pid, p.Opener.Pid} }
+		related = a.Party.Handle == b.Party.Handle || slices.ContainsFunc(pids(&a.Party), func(p uint32) bool {
+			return p != 0 && slices.Contains(pids(&b.Party), p)
+		})
+	case 0:
+		related = a.Party.Handle == b.Party.Handle
+	}
+	if conflict && !related {
+		return fmt.Errorf("two inside: %v and %v", *a, *b)
+	}
+	if fcntl == 2 && related && a.Party.File == b.Party.File {
+		if a.Range.Overlaps(b.Range) {
+			return fmt.Errorf("one owner's holds overlap: %v and %v", *a, *b)
+		}
+		if a.Mode == b.Mode && a.Range.touches(b.Range) {
+			return fmt.Errorf("one owner's holds are not merged: %v and %v", *a, *b)
+		}
+	}
+	if fcntl == 0 && related && a.Via == b.Via {
+		return fmt.Errorf("a handle has two holds: %v and %v", *a, *b)
+	}
+	return nil
+}
+
+// checkQueues: the queues are linked, in order of places, and counted; every
+// wait is in every index, once.
+func checkQueues(t *Table) error {
+	byHandle, byOwner := 0, 0
+	for k, l := range t.locks {
+		queued, absent := 0, 0
+		var prev *wait
+		for w := l.first; w != nil; prev, w = w, w.next {
+			queued++
+			if w.isAbsent() {
+				absent++
+			}
+			switch {
+			case w.prev != prev:
+				return fmt.Errorf("the queue of %v is not linked at wait %d", k, w.ID)
+			case prev != nil && prev.Place >= w.Place:
+				return fmt.Errorf("wait %d is behind wait %d, but its place is not", w.ID, prev.ID)
+			case w.Place == 0 || w.Place > t.lastPlace:
+				return fmt.Errorf("wait %d has a place after the last, %d", w.ID, t.lastPlace)
+			case w.Key != k || t.waits[w.ID] != w:
+				return fmt.Errorf("wait %d is not filed where it is", w.ID)
+			case count(t.waitsByHandle[w.Party.Handle], w) != 1:
+				return fmt.Errorf("wait %d is not once among its handle's", w.ID)
+			case w.Via == ViaFcntl && count(t.waitsByOwner[w.Party.Owner], w) != 1:
+				return fmt.Errorf("wait %d is not once among its owner's", w.ID)
+			case !l.span.Covers(w.Range):
+				return fmt.Errorf("wait %d is for more than all wait for, %v", w.ID, l.span)
+			case l.classes&w.Via.class() == 0:
+				return fmt.Errorf("wait %d is of an idiom that its lock has not seen", w.ID)
+			}
+			byHandle++
+			if w.Via == ViaFcntl {
+				byOwner++
+			}
+		}
+		if l.last != prev || l.queued != queued || l.absent != absent {
+			return fmt.Errorf("the queue of %v has %d waits, %d absent; counted are %d and %d", k, queued, absent, l.queued, l.absent)
+		}
+	}
+	if err := checkIndex(t.waitsByHandle, byHandle); err != nil {
+		return fmt.Errorf("waits by handle: %w", err)
+	}
+	if err := checkIndex(t.waitsByOwner, byOwner); err != nil {
+		return fmt.Errorf("waits by owner: %w", err)
+	}
+	return nil
+}
+
+func count(list []*wait, w *wait) (n int) {
+	for _, o := range list {
+		if o == w {
+			n++
+		}
+	}
+	return n
+}
+
+// checkIndex: an index of waits has want of them and no empty list.
+func checkIndex(index map[uint64][]*wait, want int) error {
+	n := 0
+	for key, list := range index {
+		if len(list) == 0 {
+			return fmt.Errorf("an empty list for %d", key)
+		}
+		n += len(list)
+	}
+	if n != want {
+		return fmt.Errorf("%d entries, want %d", n, want)
+	}
+	return nil
+}
+
+// checkOwners: ownerHolds counts what is there.
+func checkOwners(t *Table) error {
+	want := make(map[uint64]int)
+	for _, l := range t.locks {
+		for _, h := range l.holds {
+			if h.Via == ViaFcntl {
+				want[h.Party.Owner]++
+			}
+		}
+	}
+	for owner, n := range want {
+		if t.ownerHolds[owner] != n {
+			return fmt.Errorf("owner %d has %d holds, counted are %d", owner, n, t.ownerHolds[owner])
+		}
+	}
+	if len(want) != len(t.ownerHolds) {
+		return fmt.Errorf("counted are holds of %d owners, there are %d", len(t.ownerHolds), len(want))
+	}
+	return nil
+}
+
+// checkListings: a name is in its directory's listing exactly while it has a
+// hold, at the place that its lock knows.
+func checkListings(t *Table) error {
+	names := 0
+	for dir, s := range t.listings {
+		removed := 0
+		for i, e := range s.entries {
+			if i > 0 && s.entries[i-1].place >= e.place {
+				return fmt.Errorf("the listing of %d is not in order at %d", dir, e.place)
+			}
+			l := e.lock
+			if l == nil {
+				removed++
+				continue
+			}
+			if l.key.Dir != dir || t.locks[l.key] != l || len(l.holds) == 0 || l.listed != e.place {
+				return fmt.Errorf("%v is listed in %d at %d and not held so", l.key, dir, e.place)
+			}
+			names++
+		}
+		if len(s.entries) == 0 && dir != t.vacant {
+			return fmt.Errorf("an empty listing of %d was not forgotten", dir)
+		}
+		if s.removed != removed || removed*2 > len(s.entries) {
+			return fmt.Errorf("the listing of %d has %d removed of %d entries, counted are %d", dir, removed, len(s.entries), s.removed)
+		}
+	}
+	for k, l := range t.locks {
+		if len(l.holds) > 0 {
+			names--
+		} else if l.listed != 0 {
+			return fmt.Errorf("%v is not held and has a place in the listing", k)
+		}
+	}
+	if names != 0 {
+		return fmt.Errorf("%d more names listed than held", names)
+	}
+	return nil
+}
+
+// checkAbsent: every place that will lapse is known, in order of time.
+func checkAbsent(t *Table) error {
+	if !slices.IsSortedFunc(t.absent, func(a, b absentee) int { return cmp.Compare(a.until, b.until) }) {
+		return fmt.Errorf("absent places are not in order of their end: %v", t.absent)
+	}
+	for id, w := range t.waits {
+		if w.isAbsent() && !slices.Contains(t.absent, absentee{id, w.AbsentUntil}) {
+			return fmt.Errorf("nobody will end the absent wait %d", id)
+		}
+	}
+	return nil
+}
+
+// checkLiveness: no present wait could go.
+func checkLiveness(t *Table) error {
+	for id, w := range t.waits {
+		if w.isAbsent() {
+			continue
+		}
+		if blocked, err := t.blocked(t.locks[w.Key], &w.Request, w.Place); !blocked && err == nil {
+			return fmt.Errorf("wait %d of %v waits for nothing", id, w.Key)
+		}
+	}
+	return nil
+}
