@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/lockfs/lockfs/fs"
+	"github.com/lockfs/lockfs/fs/device"
 	"github.com/lockfs/lockfs/lockspace"
 )
 
@@ -146,12 +147,21 @@ func (j *journal) PutHandle(h *fs.HandleRecord) { j.change(func() { j.handles[h.
 func (j *journal) DropHandle(id uint64)         { j.change(func() { delete(j.handles, id) }) }
 func (j *journal) PutBody(b *fs.BodyRecord)     { j.change(func() { j.bodies[b.Node] = string(b.Data) }) }
 func (j *journal) DropBody(node uint64)         { j.change(func() { delete(j.bodies, node) }) }
-func (j *journal) Commit()                      { j.mu.Lock(); j.open = false; j.commits++; j.mu.Unlock() }
 func (j *journal) look(f func()) (committed bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	f()
 	return !j.open
+}
+
+// Slots, Commit and SaveInit make it a [device.Ledger] too.
+func (j *journal) Slots() []device.Slot { return device.Volatile{}.Slots() }
+func (j *journal) SaveInit([]byte)      {}
+func (j *journal) Commit(device.Slot, [][]byte, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.open = false
+	j.commits++
 }
 
 var (

@@ -111,11 +111,10 @@ func (f *FS) Shutdown() (holds int) {
 	return holds
 }
 
-// Commit ends a step.
-func (f *FS) Commit() {
+// EndStep does what is left of a step when its request has been carried out.
+func (f *FS) EndStep() {
 	f.dropBodies()
 	f.armExpiry()
-	f.journal.Commit()
 	f.clock.stop()
 }
 

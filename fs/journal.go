@@ -50,9 +50,9 @@ type BodyRecord struct {
 }
 
 // Journal receives every change of what must outlive the process: the table's
-// (see [lockspace.Journal]) and the nodes, open files and bodies. Commit makes
-// one transaction of what came since the last, and is called before any
-// answer of that step is sent. The pointers are valid during the call only.
+// (see [lockspace.Journal]) and the nodes, open files and bodies. What comes
+// between two ends of steps is one transaction, see [device.Ledger]. The
+// pointers are valid during the call only.
 type Journal interface {
 	lockspace.Journal
 	// PutNode, PutHandle and PutBody add a record or replace the one with the
@@ -63,7 +63,6 @@ type Journal interface {
 	DropHandle(id uint64)
 	PutBody(*BodyRecord)
 	DropBody(node uint64)
-	Commit()
 }
 
 // Discard is a Journal for mounts that end with their process.
@@ -75,6 +74,5 @@ func (Discard) PutHandle(*HandleRecord) {}
 func (Discard) DropHandle(uint64)       {}
 func (Discard) PutBody(*BodyRecord)     {}
 func (Discard) DropBody(uint64)         {}
-func (Discard) Commit()                 {}
 
 var _ Journal = Discard{}

@@ -88,10 +88,10 @@ func serveWith(t testing.TB, change func(*fs.Options)) *served {
 			t: t, socket: pair[0], replies: make(map[uint64]reply),
 			caller: caller{uid: 1000, gid: 1000, pid: 100},
 		},
-		conn:    device.New(pair[1], log),
 		procs:   newProcesses(),
 		journal: newJournal(),
 	}
+	s.conn = device.New(pair[1], s.journal, log)
 	s.options = fs.Options{
 		Device:    s.conn,
 		Processes: s.procs,

@@ -13,15 +13,14 @@ import (
 // store of bytes. Numbers are in the machine's byte order, since the memory
 // that holds them does not leave the machine.
 
-// Store keeps records of bytes under a kind and a number, and makes what came
-// between two commits one transaction. *state.Tx is one.
+// Store keeps records of bytes under a kind and a number. *state.Tx is one.
 type Store interface {
 	Put(kind uint8, id uint64, data []byte)
 	Drop(kind uint8, id uint64)
-	Commit()
 }
 
-// Kinds of records. They are part of the format.
+// Kinds of records. They are part of the format. Those up to 15 are this
+// package's.
 const (
 	kindNode    = 1
 	kindHandle  = 2
@@ -121,7 +120,6 @@ func (r *Records) DropHandle(id uint64)              { r.store.Drop(kindHandle, 
 func (r *Records) DropBody(node uint64)              { r.store.Drop(kindBody, node) }
 func (r *Records) DropHold(id lockspace.HoldID)      { r.store.Drop(kindHold, uint64(id)) }
 func (r *Records) DropWait(id lockspace.WaitID)      { r.store.Drop(kindWait, uint64(id)) }
-func (r *Records) Commit()                           { r.store.Commit() }
 func (r *Records) begin() encoder                    { return encoder{r.buf[:0]} }
 func (r *Records) put(k uint8, id uint64, e encoder) { r.buf = e.b; r.store.Put(k, id, e.b) }
 

@@ -20,7 +20,6 @@ func (s store) Put(kind uint8, id uint64, data []byte) {
 	s[[2]uint64{uint64(kind), id}] = append([]byte{}, data...)
 }
 func (s store) Drop(kind uint8, id uint64) { delete(s, [2]uint64{uint64(kind), id}) }
-func (s store) Commit()                    {}
 
 // restored puts a filesystem made from the records in the place of the one
 // that wrote them, as after the death of its process.

@@ -46,7 +46,7 @@ type key struct {
 }
 
 // Kind tells records apart; its user numbers them, from 1.
-type Kind uint8
+type Kind = uint8
 
 // place is where a record is.
 type place struct {

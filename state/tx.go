@@ -57,6 +57,9 @@ const (
 // Tx returns the transaction under way.
 func (m *Memory) Tx() *Tx { return &m.tx }
 
+// Open reports whether anything has been changed since the last commit.
+func (t *Tx) Open() bool { return t.open }
+
 // Put adds a record, or replaces the one of this kind and number. It panics if
 // data is longer than [MaxRecord] or kind is 0.
 func (t *Tx) Put(kind Kind, id uint64, data []byte) {

@@ -27,22 +27,34 @@ const (
 	opCreate  = 35
 )
 
-func newServed(b *testing.B) *device.Conn {
+// served hands requests to a connection, in a slot.
+type served struct {
+	conn *device.Conn
+	slot device.Slot
+}
+
+func (s served) Dispatch(request []byte) {
+	copy(s.slot.Prepare(), request)
+	s.conn.Dispatch(s.slot)
+}
+
+func newServed(b *testing.B) served {
 	null, err := os.OpenFile("/dev/null", os.O_WRONLY, 0)
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = null.Close() })
 	log := slog.New(slog.DiscardHandler)
-	conn := device.New(int(null.Fd()), log)
-	conn.Attach(fs.New(fs.Options{
-		Device:    conn,
+	c := device.New(int(null.Fd()), device.Volatile{}, log)
+	c.Attach(fs.New(fs.Options{
+		Device:    c,
 		Processes: fs.Proc{},
 		Clock:     new(fs.SystemClock),
 		Tokens:    new(lockspace.Counter),
 		Journal:   fs.Discard{},
 		Log:       log,
 	}))
+	conn := served{c, device.Volatile{}.Slots()[0]}
 	conn.Dispatch(newRequest(opInit, 0, u32(7), u32(41), u32(0), u32(1<<10|1<<1), zeros(48)))
 	return conn
 }

@@ -39,87 +39,66 @@ type Filesystem interface {
 	// Recall is called before a request is carried out again with what its
 	// detour found, and with nil after.
 	Recall(found any)
-	// Commit ends the step: what it did must outlive the process before any
-	// answer is written.
-	Commit()
+	// EndStep is called when a step has done what it came for, before it is
+	// committed.
+	EndStep()
 }
 
 // Conn is a connection to the kernel.
 type Conn struct {
-	fd  int
-	log *slog.Logger
+	fd     int
+	log    *slog.Logger
+	ledger Ledger
 
 	fs     Filesystem
 	server *fuse.ProtocolServer
-	out    []byte // the reader's answers
+
+	// free are the slots that no request is in. The reader has one of them.
+	free chan Slot
 
 	// mu makes steps of what happens; it guards everything below and the
-	// filesystem's whole state. It is never held over a system call of this
-	// package.
+	// filesystem's whole state. A step's answers are written before it is
+	// given up: a ledger remembers those of one step only. Writing an answer
+	// does not wait for anybody.
 	mu      sync.Mutex
-	answers []answer
+	answers [][]byte
+	out     []byte // for answers with a body
 	// detour is what the request of this step has to find out, if anything.
 	detour *detour
 	// detours are the requests that are on a detour, by unique.
 	detours map[uint64]*detour
 }
 
-// answer is a reply without a body.
-type answer struct {
-	unique uint64
-	errno  syscall.Errno
-}
-
+// detour is a request that is away, or about to leave.
 type detour struct {
 	unique      uint64
 	look        func() any
 	found       any // what look returned
-	request     []byte
+	slot        Slot
 	interrupted bool
 }
 
 // New returns a connection on a file descriptor of /dev/fuse that has been
 // mounted.
-func New(fd int, log *slog.Logger) *Conn {
-	return &Conn{
+func New(fd int, ledger Ledger, log *slog.Logger) *Conn {
+	c := &Conn{
 		fd:      fd,
 		log:     log,
+		ledger:  ledger,
 		out:     make([]byte, answerBuffer),
 		detours: make(map[uint64]*detour),
 	}
+	slots := ledger.Slots()
+	c.free = make(chan Slot, len(slots))
+	for _, s := range slots {
+		if len(s.Request()) == 0 {
+			c.free <- s
+		}
+	}
+	return c
 }
 
-// Do makes f a step.
-func (c *Conn) Do(f func()) {
-	c.mu.Lock()
-	f()
-	answers := c.end()
-	c.mu.Unlock()
-	c.send(answers)
-}
-
-// end commits a step and returns the answers it decided.
-func (c *Conn) end() []answer {
-	c.fs.Commit()
-	answers := c.answers
-	c.answers = nil
-	return answers
-}
-
-// Answer answers a parked request when the step ends. Only within a step.
-func (c *Conn) Answer(unique uint64, errno syscall.Errno) {
-	c.answers = append(c.answers, answer{unique, errno})
-}
-
-// Detour has look called outside of any step, and the request of the present
-// step carried out again with what it returned. The request's method returns
-// [Parked] and must not have changed anything.
-func (c *Conn) Detour(unique uint64, look func() any) {
-	c.detour = &detour{unique: unique, look: look}
-}
-
-// Attach gives the connection the filesystem it serves. It is called once,
-// before anything else.
+// Attach gives the connection the filesystem it serves, before anything else.
 func (c *Conn) Attach(fs Filesystem) {
 	c.fs = fs
 	c.server = fuse.NewProtocolServer(fs, &fuse.MountOptions{
@@ -141,12 +120,30 @@ func (c *Conn) Attach(fs Filesystem) {
 	})
 }
 
+// Resume takes over from a process that died: init is the connection's first
+// request, undelivered are the answers of the last step, and pending the
+// requests that were read and not carried out, in order.
+func (c *Conn) Resume(init []byte, undelivered [][]byte, pending []Slot) {
+	c.mu.Lock()
+	// The new server learns what was agreed; the kernel knows.
+	c.server.HandleRequest([][]byte{init}, [][]byte{c.out})
+	for _, answer := range undelivered {
+		c.write(answer)
+	}
+	c.mu.Unlock()
+	for _, s := range pending {
+		if c.Dispatch(s) {
+			c.free <- s
+		}
+	}
+}
+
 // Serve reads and carries out requests until the filesystem is unmounted,
 // which is no error.
 func (c *Conn) Serve() error {
-	in := make([]byte, readBuffer)
+	slot := <-c.free
 	for {
-		n, err := unix.Read(c.fd, in)
+		n, err := unix.Read(c.fd, slot.Prepare())
 		switch {
 		case err == nil && n == 0:
 			return nil // the other end is closed: no device does that, a test's socket does
@@ -155,82 +152,139 @@ func (c *Conn) Serve() error {
 			// ENOENT: the request was withdrawn while it was being read.
 			continue
 		case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ECONNABORTED):
+			slot.Done()
 			return nil // unmounted
 		default:
+			slot.Done()
 			return fmt.Errorf("read /dev/fuse: %w", err)
 		}
-		c.Dispatch(in[:n])
-	}
-}
-
-// Dispatch carries out one request as it was read. Requests are dispatched one
-// after the other; in may be used again when it returns.
-func (c *Conn) Dispatch(in []byte) {
-	h, ok := parseHeader(in)
-	if !ok {
-		c.log.Error("request from the kernel is too short", "bytes", len(in))
-		return
-	}
-	switch h.opcode {
-	case opInterrupt:
-		c.Do(func() { c.interrupt(interruptTarget(in)) })
-	case opPoll:
-		c.poll(h, in)
-	default:
-		rootToFilesystem(in)
-		c.request(h, in, c.out, nil)
-	}
-}
-
-// request carries out a request that go-fuse decodes. d is the detour that it
-// comes back from, if any.
-func (c *Conn) request(h header, in, out []byte, d *detour) {
-	c.mu.Lock()
-	if d != nil {
-		delete(c.detours, d.unique)
-		c.fs.Recall(d.found)
-	}
-	n, status := c.server.HandleRequest([][]byte{in}, [][]byte{out})
-	if !status.Ok() {
-		n = putErrno(out, h.unique, syscall.Errno(status))
-	}
-	if n > 0 && replyStatus(out) == -int32(Parked) {
-		n = 0
-		switch {
-		case c.detour != nil:
-			c.depart(in, d)
-		case d != nil && d.interrupted:
-			// The interrupt came while the request was away.
-			c.fs.Interrupt(h.unique)
+		if !c.Dispatch(slot) {
+			slot = <-c.free
 		}
 	}
-	if d != nil {
-		c.fs.Recall(nil)
+}
+
+// Do makes f a step.
+func (c *Conn) Do(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f()
+	c.endStep(nil, false)
+}
+
+// Answer answers a parked request when the step ends. Only within a step.
+func (c *Conn) Answer(unique uint64, errno syscall.Errno) {
+	b := make([]byte, headerOutSize)
+	putErrno(b, unique, errno)
+	c.answers = append(c.answers, b)
+}
+
+// Detour has look called outside of any step, and the request of the present
+// step carried out again with what it returned. The request's method returns
+// [Parked] and must not have changed anything.
+func (c *Conn) Detour(unique uint64, look func() any) {
+	c.detour = &detour{unique: unique, look: look}
+}
+
+// endStep commits a step and sends its answers.
+func (c *Conn) endStep(decided Slot, must bool) {
+	c.fs.EndStep()
+	c.ledger.Commit(decided, c.answers, must)
+	for _, b := range c.answers {
+		c.write(b)
 	}
-	answers := c.end()
-	c.mu.Unlock()
-	c.send(answers)
-	if n > 0 {
-		c.write(out[:n])
+	clear(c.answers)
+	c.answers = c.answers[:0]
+	if decided != nil {
+		decided.Done()
 	}
 }
 
-// depart sends the request of this step on its detour. back is the detour that
-// it has just come back from, if any.
-func (c *Conn) depart(in []byte, back *detour) {
+// Dispatch carries out the request in a slot. Requests are dispatched one after
+// the other, in the order in which they were read. It reports whether the slot is
+// free again: not if the request went on a detour.
+func (c *Conn) Dispatch(slot Slot) (free bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	in := slot.Request()
+	h, ok := parseHeader(in)
+	switch {
+	case !ok:
+		c.log.Error("request from the kernel is too short", "bytes", len(in))
+	case h.opcode == opInterrupt:
+		c.interrupt(interruptTarget(in))
+	case h.opcode == opPoll:
+		c.answers = append(c.answers, c.poll(h, in))
+	default:
+		rootToFilesystem(in)
+		if !c.request(h, in) {
+			c.depart(slot, nil)
+			return false
+		}
+		if h.opcode == opInit {
+			c.ledger.SaveInit(in)
+		}
+	}
+	c.endStep(slot, mustDecide(h.opcode))
+	return true
+}
+
+// request has go-fuse decode a request and the filesystem carry it out. It
+// reports whether that is done: not if it has to take a detour first.
+func (c *Conn) request(h header, in []byte) (done bool) {
+	n, status := c.server.HandleRequest([][]byte{in}, [][]byte{c.out})
+	if !status.Ok() {
+		n = putErrno(c.out, h.unique, syscall.Errno(status))
+	}
+	switch {
+	case n == 0: // not to be answered
+	case replyStatus(c.out) == -int32(Parked):
+		return c.detour == nil
+	default:
+		// Behind those of the waits that it ended, who waited longer.
+		c.answers = append(c.answers, c.out[:n])
+	}
+	return true
+}
+
+// depart sends the request of this step on its detour, for the first time or,
+// from back, once more.
+func (c *Conn) depart(slot Slot, back *detour) {
 	d := c.detour
 	c.detour = nil
-	c.detours[d.unique] = d
+	d.slot = slot
 	if back != nil {
-		d.request, d.interrupted = back.request, back.interrupted
-	} else {
-		d.request = append([]byte(nil), in...) // the reader uses its buffer again
+		d.interrupted = back.interrupted
 	}
+	c.detours[d.unique] = d
+	c.fs.EndStep()
 	go func() {
 		d.found = d.look()
-		h, _ := parseHeader(d.request)
-		c.request(h, d.request, make([]byte, answerBuffer), d)
+		c.arrive(d)
 	}()
+}
+
+// arrive carries out a request that comes back from its detour.
+func (c *Conn) arrive(d *detour) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.detours, d.unique)
+	in := d.slot.Request()
+	h, _ := parseHeader(in)
+	c.fs.Recall(d.found)
+	done := c.request(h, in)
+	c.fs.Recall(nil)
+	if !done {
+		c.depart(d.slot, d)
+		return
+	}
+	if d.interrupted {
+		// The interrupt came while it was away. If it is answered by now, this
+		// does nothing.
+		c.fs.Interrupt(h.unique)
+	}
+	c.endStep(d.slot, mustDecide(h.opcode))
+	c.free <- d.slot
 }
 
 // interrupt ends the wait of a request, or has it end when it comes back from
@@ -244,30 +298,19 @@ func (c *Conn) interrupt(unique uint64) {
 }
 
 // poll answers a POLL.
-func (c *Conn) poll(h header, in []byte) {
+func (c *Conn) poll(h header, in []byte) []byte {
+	out := make([]byte, pollReplySize)
 	p, ok := parsePoll(in)
 	if !ok {
-		c.send([]answer{{h.unique, unix.EINVAL}})
-		return
+		return out[:putErrno(out, h.unique, unix.EINVAL)]
 	}
-	var ready uint32
-	c.Do(func() { ready = c.fs.Poll(p.handle, p.events) })
-	var out [pollReplySize]byte
-	putPoll(out[:], h.unique, ready)
-	c.write(out[:])
-}
-
-// send writes answers without a body.
-func (c *Conn) send(answers []answer) {
-	var out [headerOutSize]byte
-	for _, a := range answers {
-		putErrno(out[:], a.unique, a.errno)
-		c.write(out[:])
-	}
+	putPoll(out, h.unique, c.fs.Poll(p.handle, p.events))
+	return out
 }
 
 // write hands a reply to the kernel. ENOENT says that nobody waits for it any
-// more, which can happen when the connection is being aborted.
+// more: it was answered by a process that died, or the connection is being
+// aborted.
 func (c *Conn) write(reply []byte) {
 	for {
 		_, err := unix.Write(c.fd, reply)

@@ -215,6 +215,16 @@ func openDevice() (int, error) {
 	return -1, failf(ErrNoFUSE, "%s: %v; %s", devicePath, err, loadModule)
 }
 
+// Adopt returns the mount on dir, an absolute path, that another process made
+// with the descriptor fd.
+func Adopt(fd int, dir string) *MountPoint {
+	m := &MountPoint{FD: fd, Dir: dir}
+	if os.Geteuid() != 0 {
+		m.helper = helperName
+	}
+	return m
+}
+
 // Unmount takes the mount off its directory. If programs still have it open,
 // busy is true and it is only detached: no path leads there any more, and it
 // ends with the last of them, or when FD is closed.

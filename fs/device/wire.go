@@ -9,6 +9,15 @@ import (
 // handle for lockfs. Numbers are in the machine's byte order.
 
 const (
+	opSetattr   = 4
+	opUnlink    = 10
+	opOpen      = 14
+	opWrite     = 16
+	opInit      = 26
+	opOpendir   = 27
+	opSetlk     = 32
+	opSetlkw    = 33
+	opCreate    = 35
 	opInterrupt = 36
 	opPoll      = 40
 
@@ -17,15 +26,26 @@ const (
 	pollInSize    = headerInSize + 24
 	pollReplySize = headerOutSize + 8
 
-	// readBuffer is the size of the buffer that requests are read into: the
+	// readBuffer is the size of the buffers that requests are read into: the
 	// kernel demands 8 KiB at least, and room for a WRITE.
-	readBuffer = 64 << 10
+	readBuffer = 8 << 10
 	// answerBuffer holds the largest answer: a header, a structure, and up to
 	// 64 KiB that an extended attribute might ask for.
 	answerBuffer = 128 << 10
 )
 
 var native = binary.NativeEndian
+
+// mustDecide reports whether it has to be written down that a request was
+// decided, even if it changed nothing: one that failed might succeed if it was
+// carried out again, with nobody to know of it.
+func mustDecide(opcode uint32) bool {
+	switch opcode {
+	case opSetattr, opUnlink, opOpen, opWrite, opOpendir, opSetlk, opSetlkw, opCreate:
+		return true
+	}
+	return false
+}
 
 // header is what this package looks at of struct fuse_in_header.
 type header struct {
