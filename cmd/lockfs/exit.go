@@ -16,6 +16,7 @@ const (
 	exitNoFUSE     = 5 // /dev/fuse is missing or cannot be opened
 	exitHelper     = 6 // fusermount3 is missing or refuses
 	exitTimeouts   = 7 // fs.fuse.default_request_timeout or max_request_timeout is set
+	exitState      = 8 // of a worker, to its keeper: it cannot use the state
 )
 
 const exitHelp = `Exit codes:

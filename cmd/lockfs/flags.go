@@ -15,7 +15,10 @@ type config struct {
 	allowOther bool
 	logLevel   slog.Level
 	version    bool
-	help       string // the text, if asked for
+	// worker: this process was started by a keeper, not by a person.
+	worker   bool
+	oomScore string
+	help     string // the text, if asked for
 }
 
 const usageHead = `Usage: lockfs [flags] MOUNTPOINT
@@ -37,6 +40,11 @@ func parse(args []string) (config, error) {
 	flags.BoolVar(&c.allowOther, "allow-other", false, "let other users in (root always does; needs user_allow_other in /etc/fuse.conf)")
 	level := flags.String("log-level", "info", "`level` of what is logged: debug, info, warn, error")
 	flags.BoolVar(&c.version, "version", false, "print the version and exit")
+	flags.BoolVar(&c.worker, "worker", false, "")
+	flags.StringVar(&c.oomScore, "oom-score", "", "")
+	for _, internal := range []string{"worker", "oom-score"} {
+		_ = flags.MarkHidden(internal)
+	}
 	help := flags.BoolP("help", "h", false, "print this and exit")
 	if err := flags.Parse(args); err != nil {
 		return c, fmt.Errorf("%w; see 'lockfs --help'", err)

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/lockfs/lockfs/fs"
+	"github.com/lockfs/lockfs/fs/device"
+	"github.com/lockfs/lockfs/lockspace"
+	"github.com/lockfs/lockfs/state"
+)
+
+// Kinds of records that are neither fs's nor the table's: 1 to 15 are fs's.
+const (
+	kindInit   = 16 // the connection's first request, number 0
+	kindTokens = 17 // the highest token that may have been given out, number 0
+)
+
+// slots is how many requests can be in flight: the reader's, and those that
+// are on a detour.
+const slots = 128
+
+// ledger keeps a connection's requests and a filesystem's records in memory
+// that outlives the process.
+type ledger struct{ memory *state.Memory }
+
+// Slots returns the memory's.
+func (l ledger) Slots() []device.Slot {
+	var all []device.Slot
+	for _, s := range l.memory.Slots() {
+		all = append(all, s)
+	}
+	return all
+}
+
+// Commit makes one transaction of a step.
+func (l ledger) Commit(decided device.Slot, answers [][]byte, must bool) {
+	tx := l.memory.Tx()
+	if !tx.Open() && !must {
+		return
+	}
+	if decided != nil {
+		tx.Decide(decided.(*state.Slot))
+	}
+	for _, b := range answers {
+		tx.Answer(b)
+	}
+	tx.Commit()
+}
+
+// SaveInit keeps the connection's first request.
+func (l ledger) SaveInit(request []byte) { l.memory.Tx().Put(kindInit, 0, request) }
+
+// tokens gives out fencing tokens in blocks that are reserved in the memory.
+type tokens struct {
+	memory      *state.Memory
+	next, limit uint64
+}
+
+// tokenBlock is how many tokens are reserved at once. That many may be left
+// out when a worker dies.
+const tokenBlock = 1 << 16
+
+// Next returns the next token. It is called within steps.
+func (t *tokens) Next() uint64 {
+	if t.next >= t.limit {
+		t.limit = t.next + tokenBlock
+		t.memory.Tx().Put(kindTokens, 0, encodeToken(t.limit))
+	}
+	t.next++
+	return t.next
+}
+
+// recovered is what a memory tells its next user.
+type recovered struct {
+	saved fs.Saved
+	init  []byte // nil: the connection has not begun
+	token uint64
+	fresh bool // nothing is in it
+}
+
+// readMemory reads the records.
+func readMemory(m *state.Memory) (*recovered, error) {
+	r := &recovered{fresh: true}
+	for record := range m.Records() {
+		r.fresh = false
+		switch record.Kind {
+		case kindInit:
+			r.init = append([]byte(nil), record.Data...)
+		case kindTokens:
+			token, err := decodeToken(record.Data)
+			if err != nil {
+				return nil, err
+			}
+			r.token = token
+		default:
+			if err := r.saved.Load(record.Kind, record.ID, record.Data); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return r, nil
+}
+
+func encodeToken(v uint64) []byte { return fmt.Appendf(nil, "%020d", v) }
+
+func decodeToken(b []byte) (v uint64, err error) {
+	if _, err := fmt.Sscanf(string(b), "%d", &v); err != nil {
+		return 0, fmt.Errorf("tokens: %w", fs.ErrRecord)
+	}
+	return v, nil
+}
+
+var (
+	_ device.Ledger    = ledger{}
+	_ device.Slot      = (*state.Slot)(nil)
+	_ fs.Store         = (*state.Tx)(nil)
+	_ lockspace.Tokens = (*tokens)(nil)
+)
