@@ -36,7 +36,7 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 	}
 	old := h.node.content()
 	at := in.Offset
-	if h.Append {
+	if in.Flags&unix.O_APPEND != 0 { // as it is now: fcntl(2) can change it
 		at = uint64(len(old))
 	}
 	if at >= maxBody {

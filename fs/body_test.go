@@ -70,7 +70,7 @@ func TestWhoWritesAsTheHolder(t *testing.T) {
 		}
 	}
 	// One that started after the lock was taken only has its number.
-	s.procs.set(100, fs.ProcessInfo{Pid: 100, Started: 1 << 62})
+	s.procs.set(100, fs.ProcessInfo{Kin: fs.Kin{Pid: 100, Started: 1 << 62}})
 	s.caller.pid = 100
 	if e := s.write(other, 0, "x"); e != unix.EBUSY {
 		t.Errorf("a process with the opener's old number: %v", e)
@@ -138,7 +138,7 @@ func TestTruncationByOthersIsIgnored(t *testing.T) {
 // The record is a contract: keys and order (1.4).
 func TestRecord(t *testing.T) {
 	s := serve(t)
-	s.procs.set(100, fs.ProcessInfo{Pid: 100, Started: 1, Comm: "a\nb\\", Cgroup: "/user.slice"})
+	s.procs.set(100, fs.ProcessInfo{Kin: fs.Kin{Pid: 100, Started: 1}, Comm: "a\nb\\", Cgroup: "/user.slice"})
 	a, b := s.mustCreate("x", 0), s.mustCreate("x", 0)
 	s.flock(a, unix.F_RDLCK)
 	s.caller = caller{1001, 1001, 101}

@@ -55,7 +55,7 @@ func TestInterruptDuringADetour(t *testing.T) {
 	if e := s.flock(a, unix.F_WRLCK); e != 0 {
 		t.Fatal(e)
 	}
-	s.procs.set(100, fs.ProcessInfo{Pid: 100, Started: 1 << 62}) // it is not: the number was reused
+	s.procs.set(100, fs.ProcessInfo{Kin: fs.Kin{Pid: 100, Started: 1 << 62}}) // it is not: the number was reused
 	release := s.procs.hold()
 	w := s.send(opSetlkw, b.node, s.lockBody(b, 7, unix.F_WRLCK, 0, toEnd, false))
 	if !s.pending(w) {

@@ -69,7 +69,7 @@ func (f *FS) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse
 	if status := f.permit(&in.InHeader, dir, mayRead); status != fuse.OK {
 		return status
 	}
-	h := f.open(dir, lockspace.Process{Pid: in.Pid, UID: in.Uid, GID: in.Gid}, in.Flags)
+	h := f.open(dir, lockspace.Process{Pid: in.Pid, UID: in.Uid, GID: in.Gid})
 	out.Fh = h.ID
 	return fuse.OK
 }

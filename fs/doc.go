@@ -21,11 +21,14 @@
 //     the lock next.
 //   - A read of a held lock without a body returns the holder's record, though
 //     st_size is 0.
-//   - Locks have no permission bits of their own: they show 0666, chmod and
-//     chown succeed for the holder's user and change nothing, and the
-//     directory's bits decide: write to take, read to look.
+//   - Locks have no permission bits of their own: they show 0666, chmod, chown
+//     and utimes change nothing and succeed, but for chmod and chown of another
+//     user's held lock; the directory's bits decide: write to take, read to
+//     look.
 //   - Directories ignore the sticky bit; restricted deletion is always in
 //     force. unlink(2) gives back or breaks, see unlink.go.
+//   - flock(2) on the directory itself is the kernel's and does not meet the
+//     locks in it: FUSE does not hand it on.
 //   - Shared mmap(2) is ENODEV. There are no extended attributes.
 //   - A non-blocking flock conversion that fails keeps the old lock.
 //   - At the end of a mount that is in use, waits end with ENOLCK.
@@ -33,5 +36,5 @@
 // # Steps
 //
 // All methods run in steps of fs/device, one at a time; there is no other
-// mutex. What needs a look at /proc takes a detour, see facts.go.
+// mutex. What needs a look at /proc takes a detour, see process.go.
 package fs

@@ -85,9 +85,19 @@ func (p *processes) Look(tid uint32) (fs.ProcessInfo, bool) {
 	}
 	info, ok := p.info[tid]
 	if !ok {
-		info = fs.ProcessInfo{Pid: tid, Started: time.Nanosecond, Comm: "program", Cgroup: "/"}
+		info = fs.ProcessInfo{Kin: fs.Kin{Pid: tid, Started: time.Nanosecond}, Comm: "program", Cgroup: "/"}
 	}
 	return info, true
+}
+
+func (p *processes) LeaderOf(tid uint32) (uint32, bool) {
+	info, ok := p.Look(tid)
+	return info.Pid, ok
+}
+
+func (p *processes) Kin(pid uint32) (fs.Kin, bool) {
+	info, ok := p.Look(pid)
+	return info.Kin, ok
 }
 
 func (p *processes) WaitClass(tid uint32) lockspace.Class {
@@ -154,10 +164,14 @@ func (j *journal) look(f func()) (committed bool) {
 	return !j.open
 }
 
-// Slots, Commit and SaveInit make it a [device.Ledger] too.
-func (j *journal) Slots() []device.Slot { return device.Volatile{}.Slots() }
-func (j *journal) SaveInit([]byte)      {}
-func (j *journal) Commit(device.Slot, [][]byte, bool) {
+// ledger is a [device.Ledger] that tells the journal of commits.
+type ledger struct {
+	device.Ledger
+	journal *journal
+}
+
+func (l ledger) Commit(device.Slot, [][]byte, bool) {
+	j := l.journal
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.open = false

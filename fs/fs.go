@@ -115,27 +115,9 @@ func (f *FS) Shutdown() (holds int) {
 func (f *FS) EndStep() {
 	f.dropBodies()
 	f.armExpiry()
+	f.asked = f.asked[:0]
 	f.clock.stop()
 }
-
-// stepClock stands still within a step: one request happens at one time, and
-// the clock is read once, if at all.
-type stepClock struct {
-	clock lockspace.Clock
-	now   lockspace.Instant
-	read  bool
-}
-
-// Now returns the time of this step.
-func (c *stepClock) Now() lockspace.Instant {
-	if !c.read {
-		c.now, c.read = c.clock.Now(), true
-	}
-	return c.now
-}
-
-// stop ends the step.
-func (c *stepClock) stop() { c.read = false }
 
 // armExpiry has the table give up lapsed places in time.
 func (f *FS) armExpiry() {

@@ -17,12 +17,11 @@ type handle struct {
 }
 
 // open makes a handle on d for process p.
-func (f *FS) open(d *node, p lockspace.Process, flags uint32) *handle {
+func (f *FS) open(d *node, p lockspace.Process) *handle {
 	f.lastHandle++
 	h := &handle{
 		HandleRecord: HandleRecord{
 			ID: f.lastHandle, Node: d.ID, Opener: p, Opened: f.clock.Now(),
-			Append: flags&unix.O_APPEND != 0,
 		},
 		node: d,
 	}

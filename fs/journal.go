@@ -31,8 +31,6 @@ type HandleRecord struct {
 	// Opener is the process that opened it, at Opened.
 	Opener lockspace.Process
 	Opened lockspace.Instant
-	// Append: opened with O_APPEND.
-	Append bool
 	// Stale: a lock taken through it was broken.
 	Stale bool
 	// ListTo is the place at which the listing of a directory ends.

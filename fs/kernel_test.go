@@ -91,7 +91,7 @@ func serveWith(t testing.TB, change func(*fs.Options)) *served {
 		procs:   newProcesses(),
 		journal: newJournal(),
 	}
-	s.conn = device.New(pair[1], s.journal, log)
+	s.conn = device.New(pair[1], ledger{device.Volatile(), s.journal}, log)
 	s.options = fs.Options{
 		Device:    s.conn,
 		Processes: s.procs,

@@ -22,7 +22,8 @@ func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse
 	if name == control {
 		return fuse.EPERM
 	}
-	if status := f.permit(&in.InHeader, dir, mayWrite|maySearch); status != fuse.OK {
+	// What is made here can be held by somebody else, now or later, and read.
+	if status := f.permit(&in.InHeader, dir, mayWrite|maySearch|wanted(in.Flags)); status != fuse.OK {
 		return status
 	}
 	p, ok := f.caller(&in.InHeader)
@@ -34,7 +35,7 @@ func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse
 		return fuse.Status(unix.EEXIST)
 	}
 	d := f.nodes.make(key, in.Uid, in.Gid, f.clock.Now())
-	h := f.open(d, p, in.Flags)
+	h := f.open(d, p)
 	if in.Flags&unix.O_EXCL != 0 {
 		if err := f.takeName(h, in.Pid); err != nil {
 			// Nobody holds it, so only a mirror could refuse it.
@@ -68,6 +69,18 @@ func (f *FS) takeName(h *handle, tid uint32) error {
 	return err
 }
 
+// wanted is what the flags of an open(2) ask of the directory.
+func wanted(flags uint32) uint32 {
+	var want uint32
+	if flags&unix.O_ACCMODE != unix.O_WRONLY {
+		want |= mayRead
+	}
+	if flags&unix.O_ACCMODE != unix.O_RDONLY || flags&unix.O_TRUNC != 0 {
+		want |= mayWrite
+	}
+	return want
+}
+
 // Open opens a name that was held when the kernel looked it up. It may be free
 // by now: an open file is not a hold, and to fail would break O_CREAT.
 func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
@@ -75,11 +88,7 @@ func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 	if d == nil || d.Dir {
 		return errStale
 	}
-	want := uint32(mayRead)
-	if in.Flags&unix.O_ACCMODE != unix.O_RDONLY || in.Flags&unix.O_TRUNC != 0 {
-		want = mayWrite
-	}
-	if status := f.permit(&in.InHeader, f.nodes.get(d.Parent), want); status != fuse.OK {
+	if status := f.permit(&in.InHeader, f.nodes.get(d.Parent), wanted(in.Flags)); status != fuse.OK {
 		return status
 	}
 	p, ok := f.caller(&in.InHeader)
@@ -91,7 +100,7 @@ func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 			return status
 		}
 	}
-	h := f.open(d, p, in.Flags)
+	h := f.open(d, p)
 	out.Fh = h.ID
 	out.OpenFlags = fuse.FOPEN_DIRECT_IO
 	return fuse.OK

@@ -30,8 +30,8 @@ func TestTheDirectoryDecides(t *testing.T) {
 		{"root", root, 0o000, true, true},
 	} {
 		s := serve(t)
-		s.procs.set(102, fs.ProcessInfo{Pid: 102, Started: 1, Groups: []uint32{7, 50}})
-		s.procs.set(103, fs.ProcessInfo{Pid: 103, Started: 1})
+		s.procs.set(102, fs.ProcessInfo{Kin: fs.Kin{Pid: 102, Started: 1}, Groups: []uint32{7, 50}})
+		s.procs.set(103, fs.ProcessInfo{Kin: fs.Kin{Pid: 103, Started: 1}})
 		s.caller = root
 		held := s.mustCreate("held", unix.O_EXCL)
 		open := s.mustCreate("open", 0)
@@ -65,6 +65,29 @@ func TestTheDirectoryDecides(t *testing.T) {
 	}
 }
 
+// Writing to the directory is not reading it.
+func TestOpeningToReadTakesReadPermission(t *testing.T) {
+	s := serve(t)
+	s.caller = caller{0, 0, 1}
+	held := s.mustCreate("held", unix.O_EXCL)
+	s.call(opSetattr, 1, u32(1), u32(0), zeros(8*6), zeros(12), u32(0o733), u32(0), u32(0), u32(0), u32(0))
+	s.caller = caller{1003, 70, 103}
+	for _, c := range []struct {
+		flags uint32
+		want  unix.Errno
+	}{
+		{unix.O_RDONLY, unix.EACCES},
+		{unix.O_RDWR, unix.EACCES},
+		{unix.O_RDONLY | unix.O_TRUNC, unix.EACCES},
+		{unix.O_WRONLY, 0},
+		{unix.O_WRONLY | unix.O_TRUNC, 0},
+	} {
+		if r := s.call(opOpen, held.node, u32(c.flags), u32(0)); r.errno != c.want {
+			t.Errorf("open with flags %#x: %v, want %v", c.flags, r.errno, c.want)
+		}
+	}
+}
+
 // 1.5: who may end whose hold, and how.
 func TestWhoMayUnlink(t *testing.T) {
 	const (
@@ -79,24 +102,27 @@ func TestWhoMayUnlink(t *testing.T) {
 	}{
 		{"the holder", caller{1000, 1000, 100}, 0, gone},
 		{"a child of the holder", caller{1000, 1000, 110}, 0, gone},
-		{"a grandchild of another user", caller{1001, 1001, 111}, 0, gone},
+		{"a grandchild of another user", caller{1001, 1001, 111}, unix.EPERM, gone},
+		{"the holder, as another user by now", caller{1001, 1001, 100}, 0, gone},
 		{"a thread of the holder", caller{1000, 1000, 120}, 0, gone},
 		{"the holder's user", caller{1000, 1000, 130}, 0, broken},
 		{"the holder's user from a namespace out of sight", caller{1000, 1000, 0}, 0, broken},
-		{"somebody who got the holder's number", caller{1000, 1000, 140}, 0, broken},
+		{"somebody who got the holder's number", caller{1000, 1000, 100}, 0, broken},
 		{"another user", caller{1001, 1001, 150}, unix.EPERM, gone},
 		{"root, who owns the directory", caller{0, 0, 160}, 0, broken},
 	} {
 		s := serve(t)
 		const old, young = 1, 1 << 62
-		s.procs.set(100, fs.ProcessInfo{Pid: 100, Parent: 1, Started: old})
-		s.procs.set(110, fs.ProcessInfo{Pid: 110, Parent: 100, Started: young})
-		s.procs.set(111, fs.ProcessInfo{Pid: 111, Parent: 110, Started: young})
-		s.procs.set(120, fs.ProcessInfo{Pid: 100, Parent: 1, Started: old})
-		s.procs.set(130, fs.ProcessInfo{Pid: 130, Parent: 1, Started: old})
-		s.procs.set(140, fs.ProcessInfo{Pid: 100, Parent: 1, Started: young})
-		s.procs.set(1, fs.ProcessInfo{Pid: 1})
+		s.procs.set(100, fs.ProcessInfo{Kin: fs.Kin{Pid: 100, Parent: 1, Started: old}})
+		s.procs.set(110, fs.ProcessInfo{Kin: fs.Kin{Pid: 110, Parent: 100, Started: young}})
+		s.procs.set(111, fs.ProcessInfo{Kin: fs.Kin{Pid: 111, Parent: 110, Started: young}})
+		s.procs.set(120, fs.ProcessInfo{Kin: fs.Kin{Pid: 100, Parent: 1, Started: old}})
+		s.procs.set(130, fs.ProcessInfo{Kin: fs.Kin{Pid: 130, Parent: 1, Started: old}})
+		s.procs.set(1, fs.ProcessInfo{Kin: fs.Kin{Pid: 1}})
 		f := s.mustCreate("x", unix.O_EXCL)
+		if c.who == "somebody who got the holder's number" {
+			s.procs.set(100, fs.ProcessInfo{Kin: fs.Kin{Pid: 100, Parent: 1, Started: young}})
+		}
 		s.caller = c.caller
 		if r := s.call(opUnlink, 1, cstring("x")); r.errno != c.want {
 			t.Errorf("unlink by %s: %v, want %v", c.who, r.errno, c.want)

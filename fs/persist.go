@@ -83,7 +83,6 @@ func (r *Records) PutHandle(h *HandleRecord) {
 	e.u64(h.Node)
 	e.process(h.Opener)
 	e.instant(h.Opened)
-	e.flag(h.Append)
 	e.flag(h.Stale)
 	e.u64(h.ListTo)
 	r.put(kindHandle, h.ID, e)

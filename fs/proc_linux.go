@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/user"
 	"strconv"
 	"strings"
 	"time"
@@ -31,41 +30,66 @@ func (Proc) Alive(pid uint32) bool {
 	return errno != unix.ESRCH
 }
 
-// Look reads /proc/TID/stat, status and cgroup. What an unprivileged daemon
-// may not read stays empty.
-func (Proc) Look(tid uint32) (ProcessInfo, bool) {
+// LeaderOf reads /proc/TID/status.
+func (Proc) LeaderOf(tid uint32) (pid uint32, ok bool) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
 	if err != nil {
-		return ProcessInfo{}, false
+		return 0, false
 	}
-	var info ProcessInfo
-	for line := range strings.Lines(string(status)) {
-		key, value, _ := strings.Cut(line, ":")
-		switch fields := strings.Fields(value); key {
-		case "Tgid":
-			info.Pid = number(fields)
-		case "PPid":
-			info.Parent = number(fields)
-		case "State":
-			info.Gone = len(fields) > 0 && (fields[0] == "Z" || fields[0] == "X")
-		case "Groups":
-			for _, g := range fields {
-				info.Groups = append(info.Groups, number([]string{g}))
-			}
-		}
+	pid = number(parseStatus(string(status))["Tgid"])
+	return pid, pid != 0
+}
+
+// Kin reads /proc/PID/stat.
+func (Proc) Kin(pid uint32) (Kin, bool) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return Kin{}, false
 	}
-	// Of the process, not the thread: its start, its name.
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", info.Pid))
+	s, err := parseStat(b)
+	return Kin{Pid: pid, Parent: s.parent, Started: s.started}, err == nil
+}
+
+// Look reads /proc/TID/stat, status and cgroup. What an unprivileged daemon
+// may not read stays empty.
+func (p Proc) Look(tid uint32) (ProcessInfo, bool) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
 	if err != nil {
 		return ProcessInfo{}, false
 	}
-	if info.Comm, info.Started, err = parseStat(stat); err != nil {
+	status := parseStatus(string(text))
+	pid := number(status["Tgid"])
+	// Of the process, not the thread: its start, its name, its end.
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
 		return ProcessInfo{}, false
 	}
-	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", info.Pid)); err == nil {
+	s, err := parseStat(b)
+	if err != nil {
+		return ProcessInfo{}, false
+	}
+	info := ProcessInfo{
+		Kin:  Kin{Pid: pid, Parent: s.parent, Started: s.started},
+		Gone: s.gone,
+		Comm: s.comm,
+	}
+	for _, g := range status["Groups"] {
+		info.Groups = append(info.Groups, number([]string{g}))
+	}
+	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid)); err == nil {
 		info.Cgroup = parseCgroup(string(b))
 	}
 	return info, true
+}
+
+// parseStatus takes /proc/PID/status apart (proc(5)).
+func parseStatus(s string) map[string][]string {
+	fields := make(map[string][]string)
+	for line := range strings.Lines(s) {
+		key, value, _ := strings.Cut(line, ":")
+		fields[key] = strings.Fields(value)
+	}
+	return fields
 }
 
 func number(fields []string) uint32 {
@@ -82,23 +106,40 @@ const userHZ = 100
 
 var errStat = errors.New("not a line of /proc/PID/stat")
 
-// parseStat takes the name and the start time, field 22, out of
-// /proc/PID/stat (proc(5)). The name is in parentheses and may contain some.
-func parseStat(line []byte) (comm string, started time.Duration, err error) {
+// stat is what is wanted of /proc/PID/stat.
+type stat struct {
+	comm    string
+	parent  uint32
+	started time.Duration
+	// gone: every thread has ended. A process whose first thread has ended
+	// shows that one's state, and lives.
+	gone bool
+}
+
+// parseStat takes a line of /proc/PID/stat apart (proc(5)). The name is in
+// parentheses and may contain some.
+func parseStat(line []byte) (stat, error) {
 	open, end := bytes.IndexByte(line, '('), bytes.LastIndexByte(line, ')')
 	if open < 0 || end < open {
-		return "", 0, errStat
+		return stat{}, errStat
 	}
-	const first, start = 3, 22 // the field behind the name, and the one wanted
+	// The fields as proc(5) numbers them; behind the name comes the third.
+	const state, parent, threads, start = 3, 4, 20, 22
 	fields := strings.Fields(string(line[end+1:]))
-	if len(fields) <= start-first {
-		return "", 0, errStat
+	if len(fields) <= start-state {
+		return stat{}, errStat
 	}
-	ticks, err := strconv.ParseInt(fields[start-first], 10, 64)
+	field := func(n int) string { return fields[n-state] }
+	ticks, err := strconv.ParseInt(field(start), 10, 64)
 	if err != nil {
-		return "", 0, errStat
+		return stat{}, errStat
 	}
-	return string(line[open+1 : end]), time.Duration(ticks) * (time.Second / userHZ), nil
+	return stat{
+		comm:    string(line[open+1 : end]),
+		parent:  number([]string{field(parent)}),
+		started: time.Duration(ticks) * (time.Second / userHZ),
+		gone:    (field(state) == "Z" || field(state) == "X") && number([]string{field(threads)}) <= 1,
+	}, nil
 }
 
 // parseCgroup returns the path in the unified hierarchy, or in the first there
@@ -122,23 +163,34 @@ func parseCgroup(s string) string {
 }
 
 // WaitClass looks at the system call that a thread is in: fcntl's second
-// argument tells POSIX from OFD locks, which FUSE does not.
+// argument tells POSIX from OFD locks, which FUSE does not. That takes the
+// right to trace the thread (ptrace(2), PTRACE_MODE_ATTACH_FSCREDS); without
+// it the class is not known.
 func (Proc) WaitClass(tid uint32) lockspace.Class {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", tid))
+	// A thread whose request has arrived may not have gone to sleep yet, and
+	// then is said to be running.
+	for range 20 {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", tid))
+		if err != nil {
+			return lockspace.ClassUnknown
+		}
+		if fields := strings.Fields(string(b)); len(fields) >= 3 {
+			return classOfCall(fields[2])
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return lockspace.ClassUnknown
+}
+
+// classOfCall returns the class of an fcntl by its command, as /proc/TID/syscall
+// shows it. The number of the call, which depends on the caller's word size, is
+// not needed: a thread that waits for an fcntl lock is in some fcntl. 13 and 14
+// are F_SETLK64 and F_SETLKW64 of 32-bit programs.
+func classOfCall(argument string) lockspace.Class {
+	command, err := strconv.ParseUint(strings.TrimPrefix(argument, "0x"), 16, 64)
 	if err != nil {
 		return lockspace.ClassUnknown
 	}
-	fields := strings.Fields(string(b))
-	if len(fields) < 3 {
-		return lockspace.ClassUnknown // "running"
-	}
-	command, err := strconv.ParseUint(strings.TrimPrefix(fields[2], "0x"), 16, 64)
-	if err != nil {
-		return lockspace.ClassUnknown
-	}
-	// Not by the number of the call, which depends on the caller's word size:
-	// a thread that waits for an fcntl lock is in some fcntl. 13 and 14 are
-	// F_SETLK64 and F_SETLKW64 of 32-bit programs.
 	switch command {
 	case unix.F_SETLK, unix.F_SETLKW, 13, 14:
 		return lockspace.ClassPOSIX
@@ -148,13 +200,19 @@ func (Proc) WaitClass(tid uint32) lockspace.Class {
 	return lockspace.ClassUnknown
 }
 
-// User asks the system's user database.
+// User reads /etc/passwd. Not os/user, which may ask a directory service over
+// the network: a record must not wait for that.
 func (Proc) User(uid uint32) string {
-	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
+	b, err := os.ReadFile("/etc/passwd")
 	if err != nil {
 		return ""
 	}
-	return u.Username
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Split(line, ":"); len(f) > 2 && f[2] == strconv.FormatUint(uint64(uid), 10) {
+			return f[0]
+		}
+	}
+	return ""
 }
 
 // Host returns the host name.
@@ -163,34 +221,4 @@ func (Proc) Host() string {
 	return name
 }
 
-// SystemClock is the [lockspace.Clock] of a running system. It is used within
-// steps only.
-//
-// The time since boot is not among the clocks that Go reads without a system
-// call, so it is derived from the monotonic clock, which runs alike except
-// that it stands still while the machine is suspended; the difference is
-// measured anew when it is a second old. Within a second after a suspension
-// times may come out too early. They are compared with the start of processes,
-// where too early is the safe side: a process may be taken for another, not
-// another for it.
-type SystemClock struct {
-	measured time.Time     // with the monotonic clock's reading
-	boot     time.Duration // since boot, at measured
-}
-
-// Now reads both clocks.
-func (c *SystemClock) Now() lockspace.Instant {
-	now := time.Now()
-	if since := now.Sub(c.measured); since > time.Second || since < 0 {
-		var ts unix.Timespec
-		// Cannot fail: the clock exists since Linux 2.6.39.
-		_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
-		c.measured, c.boot = now, time.Duration(ts.Nano())
-	}
-	return lockspace.Instant{Wall: now.UnixNano(), Boot: c.boot + now.Sub(c.measured)}
-}
-
-var (
-	_ Processes       = Proc{}
-	_ lockspace.Clock = (*SystemClock)(nil)
-)
+var _ Processes = Proc{}

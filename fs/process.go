@@ -18,6 +18,10 @@ type Processes interface {
 	Leader(tid uint32) bool
 	// Alive reports whether a process has the id pid.
 	Alive(pid uint32) bool
+	// LeaderOf returns the id of the process that thread tid is of.
+	LeaderOf(tid uint32) (pid uint32, ok bool)
+	// Kin returns a process's parent and when it started.
+	Kin(pid uint32) (Kin, bool)
 	// Look returns what is known of the process that thread tid is of.
 	Look(tid uint32) (ProcessInfo, bool)
 	// WaitClass returns which fcntl call a thread is waiting in.
@@ -28,14 +32,19 @@ type Processes interface {
 	Host() string
 }
 
-// ProcessInfo is what /proc says of a process.
-type ProcessInfo struct {
+// Kin is a process in its family.
+type Kin struct {
 	Pid    uint32
 	Parent uint32 // 0: none that can be seen
 	// Started is the time since boot, in hundredths of a second rounded down,
 	// so never later than anything the process did.
 	Started time.Duration
-	// Gone: the process has ended and only waits to be reaped.
+}
+
+// ProcessInfo is what /proc says of a process.
+type ProcessInfo struct {
+	Kin
+	// Gone: every thread has ended, and the process only waits to be reaped.
 	Gone   bool
 	Comm   string
 	Cgroup string
@@ -48,9 +57,15 @@ type facts struct {
 	// processes are by the thread or process id that was asked for; nil for
 	// one that there is not.
 	processes map[uint32]*ProcessInfo
+	leaders   map[uint32]uint32
 	classes   map[uint32]lockspace.Class
-	// ancestors are the caller itself, its parent, and so on.
-	ancestors []ProcessInfo
+	// place is the place in the queue that a request that came first keeps
+	// while it is away.
+	place uint64
+	// ancestors are the caller itself, its parent, and so on; holders the
+	// processes behind the holds of the lock that is asked about.
+	ancestors []Kin
+	holders   map[lockspace.HoldID]lockspace.Process
 	// record is the holder record that was asked for.
 	record []byte
 	// conflict is the answer to F_GETLK.
@@ -65,6 +80,7 @@ func (f *FS) Recall(found any) { f.facts, _ = found.(*facts) }
 func (f *FS) lookUp(unique uint64, find func(*facts)) {
 	found := &facts{
 		processes: make(map[uint32]*ProcessInfo),
+		leaders:   make(map[uint32]uint32),
 		classes:   make(map[uint32]lockspace.Class),
 	}
 	if old := f.facts; old != nil {
@@ -88,18 +104,25 @@ func (x *facts) look(procs Processes, tid uint32) *ProcessInfo {
 }
 
 // lookFamily adds a process and all it descends from.
-func (x *facts) lookFamily(procs Processes, tid uint32) {
-	x.ancestors = []ProcessInfo{}
-	// The bound is for a /proc that changes while it is read.
-	for n := 0; tid != 0 && n < 1000; n++ {
-		info, ok := procs.Look(tid)
+func (x *facts) lookFamily(procs Processes, pid uint32) {
+	x.ancestors = []Kin{}
+	for pid != 0 {
+		k, ok := procs.Kin(pid)
 		if !ok {
 			return
 		}
-		x.ancestors = append(x.ancestors, info)
-		tid = info.Parent
+		// A parent is older than its child: one that is not has only the
+		// number of the parent there was. It also ends the loop.
+		if n := len(x.ancestors); n > 0 && (k.Started > x.ancestors[n-1].Started || n > maxAncestors) {
+			return
+		}
+		x.ancestors = append(x.ancestors, k)
+		pid = k.Parent
 	}
 }
+
+// maxAncestors bounds a look-up; no family is that old.
+const maxAncestors = 1000
 
 // known returns what the detour found of a process, and whether it was looked
 // for.
@@ -119,15 +142,19 @@ func (f *FS) caller(in *fuse.InHeader) (p lockspace.Process, ok bool) {
 	if tid == 0 || f.procs.Leader(tid) {
 		return p, true
 	}
-	info, looked := f.facts.known(tid)
-	if !looked {
-		f.lookUp(in.Unique, func(x *facts) { x.look(f.procs, tid) })
-		return p, false
+	if f.facts != nil {
+		if pid, looked := f.facts.leaders[tid]; looked {
+			p.Pid = pid
+			return p, true
+		}
 	}
-	if info != nil {
-		p.Pid = info.Pid
-	}
-	return p, true
+	f.lookUp(in.Unique, func(x *facts) {
+		x.leaders[tid] = tid
+		if pid, ok := f.procs.LeaderOf(tid); ok {
+			x.leaders[tid] = pid
+		}
+	})
+	return p, false
 }
 
 // started is a start time for p that the lock table can go by.
@@ -145,9 +172,16 @@ func (x *facts) started(pid uint32) time.Duration {
 // never is later than everything.
 const never = time.Duration(1<<63 - 1)
 
-// holder is the process behind a hold, as far as can be told within a step:
-// the one that took it while that lives, else the one that opened the file.
+// holder is the process behind a hold: the one that took it while that lives,
+// else the one that opened the file. Unless a detour has found it out, it is as
+// far as can be told within a step: a process that has ended and was not reaped
+// counts as living.
 func (f *FS) holder(h *lockspace.Hold) lockspace.Process {
+	if f.facts != nil {
+		if p, ok := f.facts.holders[h.ID]; ok {
+			return p
+		}
+	}
 	taker, opener := h.Party.Taker, h.Party.Opener
 	if taker.Pid == opener.Pid || taker.Pid == 0 || f.procs.Alive(taker.Pid) {
 		return taker

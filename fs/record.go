@@ -19,13 +19,13 @@ func (f *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult
 	if h == nil {
 		return nil, fuse.EBADF
 	}
-	if body := h.node.content(); len(body) > 0 {
-		h.record = nil
-		return part(body, in), fuse.OK
-	}
 	// A reader that goes on gets the rest of what it began with.
 	if in.Offset > 0 && h.record != nil {
 		return part(h.record, in), fuse.OK
+	}
+	if body := h.node.content(); len(body) > 0 {
+		h.record = nil
+		return part(body, in), fuse.OK
 	}
 	switch {
 	case f.facts != nil && f.facts.record != nil:

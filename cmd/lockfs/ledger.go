@@ -13,42 +13,40 @@ import (
 const (
 	kindInit   = 16 // the connection's first request, number 0
 	kindTokens = 17 // the highest token that may have been given out, number 0
+	kindAway   = 18 // a request on a detour, by its unique
 )
 
-// slots is how many requests can be in flight: the reader's, and those that
-// are on a detour.
-const slots = 128
+// slots is how many requests can be being read.
+const slots = 1
 
 // ledger keeps a connection's requests and a filesystem's records in memory
 // that outlives the process.
 type ledger struct{ memory *state.Memory }
 
-// Slots returns the memory's.
-func (l ledger) Slots() []device.Slot {
-	var all []device.Slot
-	for _, s := range l.memory.Slots() {
-		all = append(all, s)
-	}
-	return all
-}
+// Slot returns the memory's.
+func (l ledger) Slot() device.Slot { return l.memory.Slots()[0] }
+
+// Away and Back keep a request as a record.
+func (l ledger) Away(unique uint64, request []byte) { l.memory.Tx().Put(kindAway, unique, request) }
+func (l ledger) Back(unique uint64)                 { l.memory.Tx().Drop(kindAway, unique) }
+
+// SaveInit keeps the connection's first request.
+func (l ledger) SaveInit(request []byte) { l.memory.Tx().Put(kindInit, 0, request) }
 
 // Commit makes one transaction of a step.
-func (l ledger) Commit(decided device.Slot, answers [][]byte, must bool) {
+func (l ledger) Commit(slot device.Slot, answers [][]byte, must bool) {
 	tx := l.memory.Tx()
 	if !tx.Open() && !must {
 		return
 	}
-	if decided != nil {
-		tx.Decide(decided.(*state.Slot))
+	if slot != nil {
+		tx.Decide(slot.(*state.Slot))
 	}
 	for _, b := range answers {
 		tx.Answer(b)
 	}
 	tx.Commit()
 }
-
-// SaveInit keeps the connection's first request.
-func (l ledger) SaveInit(request []byte) { l.memory.Tx().Put(kindInit, 0, request) }
 
 // tokens gives out fencing tokens in blocks that are reserved in the memory.
 type tokens struct {
@@ -74,18 +72,21 @@ func (t *tokens) Next() uint64 {
 type recovered struct {
 	saved fs.Saved
 	init  []byte // nil: the connection has not begun
+	away  map[uint64][]byte
 	token uint64
 	fresh bool // nothing is in it
 }
 
 // readMemory reads the records.
 func readMemory(m *state.Memory) (*recovered, error) {
-	r := &recovered{fresh: true}
+	r := &recovered{fresh: true, away: make(map[uint64][]byte)}
 	for record := range m.Records() {
 		r.fresh = false
 		switch record.Kind {
 		case kindInit:
 			r.init = append([]byte(nil), record.Data...)
+		case kindAway:
+			r.away[record.ID] = append([]byte(nil), record.Data...)
 		case kindTokens:
 			token, err := decodeToken(record.Data)
 			if err != nil {

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -101,15 +103,15 @@ func takeOver(memory *state.Memory, log *slog.Logger) (*device.Conn, *fs.FS, err
 		return nil, nil, err
 	}
 	conn.Attach(filesystem)
-	undelivered, pending := memory.Undelivered(), memory.Pending()
+	undelivered, pending := memory.Undelivered(), len(memory.Pending()) > 0
 	conn.Do(func() {}) // commits a new root
 	if found.init != nil {
-		log.Debug("taking over", "answers", len(undelivered), "requests", len(pending))
-		slots := make([]device.Slot, len(pending))
-		for i, s := range pending {
-			slots[i] = s
+		log.Debug("taking over", "answers", len(undelivered), "away", len(found.away), "pending", pending)
+		var away [][]byte
+		for _, unique := range slices.Sorted(maps.Keys(found.away)) {
+			away = append(away, found.away[unique])
 		}
-		conn.Resume(found.init, undelivered, slots)
+		conn.Resume(found.init, undelivered, away, pending)
 	}
 	return conn, filesystem, nil
 }

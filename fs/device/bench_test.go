@@ -45,7 +45,8 @@ func newServed(b *testing.B) served {
 	}
 	b.Cleanup(func() { _ = null.Close() })
 	log := slog.New(slog.DiscardHandler)
-	c := device.New(int(null.Fd()), device.Volatile{}, log)
+	ledger := device.Volatile()
+	c := device.New(int(null.Fd()), ledger, log)
 	c.Attach(fs.New(fs.Options{
 		Device:    c,
 		Processes: fs.Proc{},
@@ -54,7 +55,7 @@ func newServed(b *testing.B) served {
 		Journal:   fs.Discard{},
 		Log:       log,
 	}))
-	conn := served{c, device.Volatile{}.Slots()[0]}
+	conn := served{c, ledger.Slot()}
 	conn.Dispatch(newRequest(opInit, 0, u32(7), u32(41), u32(0), u32(1<<10|1<<1), zeros(48)))
 	return conn
 }

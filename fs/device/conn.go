@@ -20,7 +20,7 @@ const Parked = fuse.Status(1 << 20)
 const Root = uint64(1) << 63
 
 // MaxWrite is the most that one WRITE carries, in bytes. Every other request
-// fits a page, so that this is what bounds the read buffer.
+// but BATCH_FORGET, which the kernel makes as long as the buffer, fits a page.
 const MaxWrite = 4096
 
 // MaxBackground is how many releases the kernel may have on the way. Further
@@ -53,9 +53,6 @@ type Conn struct {
 	fs     Filesystem
 	server *fuse.ProtocolServer
 
-	// free are the slots that no request is in. The reader has one of them.
-	free chan Slot
-
 	// mu makes steps of what happens; it guards everything below and the
 	// filesystem's whole state. A step's answers are written before it is
 	// given up: a ledger remembers those of one step only. Writing an answer
@@ -67,35 +64,37 @@ type Conn struct {
 	detour *detour
 	// detours are the requests that are on a detour, by unique.
 	detours map[uint64]*detour
+
+	// Few look-ups run at a time: those who come back would keep the reader
+	// out, and one user's reads everybody else's locks. What the kernel locks
+	// a directory for does not stand in line with the rest.
+	lookups, urgent chan struct{}
 }
+
+// atATime is how many look-ups run at a time, of each kind.
+const atATime = 4
 
 // detour is a request that is away, or about to leave.
 type detour struct {
 	unique      uint64
 	look        func() any
 	found       any // what look returned
-	slot        Slot
+	request     []byte
 	interrupted bool
 }
 
 // New returns a connection on a file descriptor of /dev/fuse that has been
 // mounted.
 func New(fd int, ledger Ledger, log *slog.Logger) *Conn {
-	c := &Conn{
+	return &Conn{
 		fd:      fd,
 		log:     log,
 		ledger:  ledger,
 		out:     make([]byte, answerBuffer),
 		detours: make(map[uint64]*detour),
+		lookups: make(chan struct{}, atATime),
+		urgent:  make(chan struct{}, atATime),
 	}
-	slots := ledger.Slots()
-	c.free = make(chan Slot, len(slots))
-	for _, s := range slots {
-		if len(s.Request()) == 0 {
-			c.free <- s
-		}
-	}
-	return c
 }
 
 // Attach gives the connection the filesystem it serves, before anything else.
@@ -121,9 +120,10 @@ func (c *Conn) Attach(fs Filesystem) {
 }
 
 // Resume takes over from a process that died: init is the connection's first
-// request, undelivered are the answers of the last step, and pending the
-// requests that were read and not carried out, in order.
-func (c *Conn) Resume(init []byte, undelivered [][]byte, pending []Slot) {
+// request, undelivered are the answers of the last step, away the requests that
+// were on a detour, in the order in which they had come; and the ledger's slot
+// may have one that was read and not carried out.
+func (c *Conn) Resume(init []byte, undelivered, away [][]byte, pending bool) {
 	c.mu.Lock()
 	// The new server learns what was agreed; the kernel knows.
 	c.server.HandleRequest([][]byte{init}, [][]byte{c.out})
@@ -131,17 +131,26 @@ func (c *Conn) Resume(init []byte, undelivered [][]byte, pending []Slot) {
 		c.write(answer)
 	}
 	c.mu.Unlock()
-	for _, s := range pending {
-		if c.Dispatch(s) {
-			c.free <- s
+	for _, request := range away {
+		h, ok := parseHeader(request)
+		if !ok {
+			continue
 		}
+		c.mu.Lock()
+		d := &detour{unique: h.unique, request: request}
+		c.detours[d.unique] = d
+		c.mu.Unlock()
+		c.arrive(d)
+	}
+	if pending {
+		c.Dispatch(c.ledger.Slot())
 	}
 }
 
 // Serve reads and carries out requests until the filesystem is unmounted,
 // which is no error.
 func (c *Conn) Serve() error {
-	slot := <-c.free
+	slot := c.ledger.Slot()
 	for {
 		n, err := unix.Read(c.fd, slot.Prepare())
 		switch {
@@ -158,9 +167,7 @@ func (c *Conn) Serve() error {
 			slot.Done()
 			return fmt.Errorf("read /dev/fuse: %w", err)
 		}
-		if !c.Dispatch(slot) {
-			slot = <-c.free
-		}
+		c.Dispatch(slot)
 	}
 }
 
@@ -181,33 +188,34 @@ func (c *Conn) Answer(unique uint64, errno syscall.Errno) {
 
 // Detour has look called outside of any step, and the request of the present
 // step carried out again with what it returned. The request's method returns
-// [Parked] and must not have changed anything.
+// [Parked] and must not have changed anything that would be changed twice.
 func (c *Conn) Detour(unique uint64, look func() any) {
 	c.detour = &detour{unique: unique, look: look}
 }
 
-// endStep commits a step and sends its answers.
-func (c *Conn) endStep(decided Slot, must bool) {
+// endStep commits a step and sends its answers. slot is the one whose request
+// the step was about, nil if none.
+func (c *Conn) endStep(slot Slot, must bool) {
 	c.fs.EndStep()
-	c.ledger.Commit(decided, c.answers, must)
+	c.ledger.Commit(slot, c.answers, must)
 	for _, b := range c.answers {
 		c.write(b)
 	}
 	clear(c.answers)
 	c.answers = c.answers[:0]
-	if decided != nil {
-		decided.Done()
+	if slot != nil {
+		slot.Done()
 	}
 }
 
 // Dispatch carries out the request in a slot. Requests are dispatched one after
-// the other, in the order in which they were read. It reports whether the slot is
-// free again: not if the request went on a detour.
-func (c *Conn) Dispatch(slot Slot) (free bool) {
+// the other, in the order in which they were read.
+func (c *Conn) Dispatch(slot Slot) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	in := slot.Request()
 	h, ok := parseHeader(in)
+	must := mustDecide(h.opcode)
 	switch {
 	case !ok:
 		c.log.Error("request from the kernel is too short", "bytes", len(in))
@@ -218,47 +226,51 @@ func (c *Conn) Dispatch(slot Slot) (free bool) {
 	default:
 		rootToFilesystem(in)
 		if !c.request(h, in) {
-			c.depart(slot, nil)
-			return false
-		}
-		if h.opcode == opInit {
+			c.ledger.Away(h.unique, in)
+			c.depart(h, &detour{request: append([]byte(nil), in...)})
+			must = true
+		} else if h.opcode == opInit {
 			c.ledger.SaveInit(in)
 		}
 	}
-	c.endStep(slot, mustDecide(h.opcode))
-	return true
+	c.endStep(slot, must)
 }
 
 // request has go-fuse decode a request and the filesystem carry it out. It
 // reports whether that is done: not if it has to take a detour first.
 func (c *Conn) request(h header, in []byte) (done bool) {
+	c.detour = nil
 	n, status := c.server.HandleRequest([][]byte{in}, [][]byte{c.out})
 	if !status.Ok() {
 		n = putErrno(c.out, h.unique, syscall.Errno(status))
 	}
+	parked := n > 0 && replyStatus(c.out) == -int32(Parked)
 	switch {
-	case n == 0: // not to be answered
-	case replyStatus(c.out) == -int32(Parked):
+	case c.detour != nil && !parked:
+		panic("device: a request that takes a detour was answered")
+	case parked:
 		return c.detour == nil
-	default:
+	case n > 0:
 		// Behind those of the waits that it ended, who waited longer.
 		c.answers = append(c.answers, c.out[:n])
 	}
 	return true
 }
 
-// depart sends the request of this step on its detour, for the first time or,
-// from back, once more.
-func (c *Conn) depart(slot Slot, back *detour) {
+// depart sends the request of this step on its detour. from is where it has
+// been: nowhere yet, or on another detour.
+func (c *Conn) depart(h header, from *detour) {
 	d := c.detour
 	c.detour = nil
-	d.slot = slot
-	if back != nil {
-		d.interrupted = back.interrupted
-	}
+	d.request, d.interrupted = from.request, from.interrupted
 	c.detours[d.unique] = d
-	c.fs.EndStep()
+	line := c.lookups
+	if locksDirectory(h.opcode) {
+		line = c.urgent
+	}
 	go func() {
+		line <- struct{}{}
+		defer func() { <-line }()
 		d.found = d.look()
 		c.arrive(d)
 	}()
@@ -269,22 +281,21 @@ func (c *Conn) arrive(d *detour) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.detours, d.unique)
-	in := d.slot.Request()
-	h, _ := parseHeader(in)
+	h, _ := parseHeader(d.request)
 	c.fs.Recall(d.found)
-	done := c.request(h, in)
+	done := c.request(h, d.request)
 	c.fs.Recall(nil)
 	if !done {
-		c.depart(d.slot, d)
-		return
+		c.depart(h, d)
+	} else {
+		c.ledger.Back(d.unique)
+		if d.interrupted {
+			// The interrupt came while it was away. If it is answered by now,
+			// this does nothing.
+			c.fs.Interrupt(h.unique)
+		}
 	}
-	if d.interrupted {
-		// The interrupt came while it was away. If it is answered by now, this
-		// does nothing.
-		c.fs.Interrupt(h.unique)
-	}
-	c.endStep(d.slot, mustDecide(h.opcode))
-	c.free <- d.slot
+	c.endStep(nil, false)
 }
 
 // interrupt ends the wait of a request, or has it end when it comes back from

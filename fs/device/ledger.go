@@ -1,7 +1,7 @@
 package device
 
-// Slot is a buffer for one request at a time. *state.Slot is one that outlives
-// the process.
+// Slot is a buffer for the request that is being read or carried out.
+// *state.Slot is one that outlives the process.
 type Slot interface {
 	// Prepare empties the slot and returns the buffer to read a request into.
 	Prepare() []byte
@@ -12,38 +12,37 @@ type Slot interface {
 	Done()
 }
 
-// Ledger keeps requests that were read, and what was decided about them, with
-// what they changed. It is what makes a connection outlive its process; see
-// [Volatile] for one that does not.
+// Ledger keeps the requests that were read, and what was decided about them,
+// with what they changed. It is what makes a connection outlive its process;
+// see [Volatile] for one that does not. All methods but Slot are called in
+// steps.
 type Ledger interface {
-	// Slots are the buffers to read into: one for the reader and one for each
-	// request that can be on a detour at the same time.
-	Slots() []Slot
-	// Commit ends a step. What it changed, that the request in decided was
-	// decided (nil: the step was of none), and the answers become one
-	// transaction. Nothing is written down of a step that changed nothing,
-	// unless must says so. The answers are sent after Commit, and before the
-	// next step.
-	Commit(decided Slot, answers [][]byte, must bool)
+	// Slot is the buffer to read into.
+	Slot() Slot
+	// Away keeps a request that is on a detour, under its number, until Back
+	// is called.
+	Away(unique uint64, request []byte)
+	Back(unique uint64)
 	// SaveInit keeps the first request of the connection, which a successor
 	// needs.
 	SaveInit(request []byte)
+	// Commit ends a step. What it changed, that the request in the slot is
+	// decided (if it is the slot's), and the answers become one transaction.
+	// Nothing is written down of a step that changed nothing, unless must
+	// says so. The answers are sent after Commit, and before the next step.
+	Commit(slot Slot, answers [][]byte, must bool)
 }
 
-// Volatile is a Ledger for connections that end with their process.
-type Volatile struct{}
+// Volatile returns a Ledger for connections that end with their process.
+func Volatile() Ledger { return volatile{&heapSlot{make([]byte, readBuffer)}} }
 
-// Slots returns buffers on the heap.
-func (Volatile) Slots() []Slot {
-	slots := make([]Slot, 64)
-	for i := range slots {
-		slots[i] = &heapSlot{b: make([]byte, readBuffer)}
-	}
-	return slots
-}
+type volatile struct{ slot *heapSlot }
 
-func (Volatile) Commit(Slot, [][]byte, bool) {}
-func (Volatile) SaveInit([]byte)             {}
+func (v volatile) Slot() Slot                { return v.slot }
+func (volatile) Away(uint64, []byte)         {}
+func (volatile) Back(uint64)                 {}
+func (volatile) SaveInit([]byte)             {}
+func (volatile) Commit(Slot, [][]byte, bool) {}
 
 // heapSlot is a Slot in the memory of the process.
 type heapSlot struct{ b []byte }

@@ -47,6 +47,10 @@ func mustDecide(opcode uint32) bool {
 	return false
 }
 
+// locksDirectory reports whether the kernel keeps a directory locked while it
+// waits for the answer.
+func locksDirectory(opcode uint32) bool { return opcode == opCreate || opcode == opUnlink }
+
 // header is what this package looks at of struct fuse_in_header.
 type header struct {
 	opcode uint32
