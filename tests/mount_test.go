@@ -157,6 +157,15 @@ func (m *Mount) Pid() int {
 	}
 }
 
+// Worker returns the process that serves the mount now, 0 if there is none at
+// the moment.
+func (m *Mount) Worker() int {
+	for _, pid := range children(m.Pid()) {
+		return pid
+	}
+	return 0
+}
+
 // Stderr returns what the daemon has written to standard error so far.
 func (m *Mount) Stderr() string { return m.stderr.String() }
 
@@ -183,11 +192,26 @@ func (m *Mount) Signal(sig syscall.Signal) {
 	}
 }
 
-// Kill ends the daemon with SIGKILL and leaves a dead mount behind, until the
-// end of the test.
+// SignalAll sends a signal to keeper and worker.
+func (m *Mount) SignalAll(sig syscall.Signal) {
+	worker := m.Worker()
+	m.Signal(sig)
+	if worker != 0 {
+		syscall.Kill(worker, sig)
+	}
+}
+
+// Kill ends keeper and worker with SIGKILL and leaves a dead mount behind,
+// until the end of the test. Both are stopped first: the keeper would start
+// another worker, and a worker ends the mount of a keeper that is gone.
 func (m *Mount) Kill() {
 	m.killed = true
+	worker := m.Worker()
+	m.SignalAll(syscall.SIGSTOP)
 	m.Signal(syscall.SIGKILL)
+	if worker != 0 {
+		syscall.Kill(worker, syscall.SIGKILL)
+	}
 	<-m.exited
 }
 

@@ -77,7 +77,22 @@ func TestEveryWaiterIsAnsweredWhenTheDaemonEnds(t *testing.T) {
 	}
 }
 
-// A daemon that is killed cannot answer. The kernel does it.
+// The keeper must not die, but if it does, "the worker sees it, logs it, and
+// the mount ends" (1.8).
+func TestEveryWaiterFailsWhenTheKeeperIsKilled(t *testing.T) {
+	m := stressMount(t)
+	holder := newClient(t)
+	holder.Open(m.Path("lock"), takeFlags)
+	waiters := crowd(t, m, "lock")
+	m.killed = true
+	m.Signal(syscall.SIGKILL)
+	if got := outcomes(t, waiters); got["ok"] > 0 {
+		t.Errorf("%d waits ended with the lock held, on a mount that has ended", got["ok"])
+	}
+	eventually(t, leaveLimit, func() bool { return mountAt(m.Dir) == nil }, "the mount ends")
+}
+
+// A daemon that is gone cannot answer. The kernel does it.
 func TestEveryWaiterFailsWhenTheDaemonIsKilled(t *testing.T) {
 	m := stressMount(t)
 	holder := newClient(t)
@@ -121,7 +136,7 @@ func TestKilledWaitersOfAStoppedDaemonDie(t *testing.T) {
 			holder := newClient(t)
 			holder.Open(m.Path("lock"), takeFlags)
 			waiter := queueUp(t, m.Path("lock"), exclusively)
-			m.Signal(syscall.SIGSTOP)
+			m.SignalAll(syscall.SIGSTOP)
 			waiter.Signal(syscall.SIGKILL)
 			late := holder.StartOpen(m.Path("late"), takeFlags)
 			late.MustBlock(t)
@@ -129,7 +144,7 @@ func TestKilledWaitersOfAStoppedDaemonDie(t *testing.T) {
 				m.Kill()
 				wantErr(t, "a call to the stopped daemon", late.Wait(t), unix.ECONNABORTED)
 			} else {
-				m.Signal(end)
+				m.SignalAll(end)
 				wantErr(t, "a call to the stopped daemon", late.Wait(t), nil)
 			}
 			waiter.Kill()

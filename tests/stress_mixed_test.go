@@ -34,10 +34,12 @@ func TestDeathLeavesNobodyInsideTogether(t *testing.T) {
 	seconds := stressTime(t, 3*time.Second).Seconds()
 	for _, processes := range []int{4, 32} {
 		t.Run(fmt.Sprint(processes), func(t *testing.T) {
-			out := output(t, nil, "mortal", m.Path("lock"), fmt.Sprint(processes), fmt.Sprint(seconds))
+			p := startProgram(t, nil, program(t, "mortal"), m.Path("lock"), fmt.Sprint(processes), fmt.Sprint(seconds))
+			p.await(t, stressTime(t, time.Minute))
+			out := p.stdout.String()
 			var entries, killed, together int
 			if _, err := fmt.Sscanf(out, "entries %d killed %d together %d", &entries, &killed, &together); err != nil {
-				t.Fatalf("mortal printed %q", out)
+				t.Fatalf("mortal ended with %d: %s%s", p.exit, out, &p.stderr)
 			}
 			t.Logf("inside %d times, %d processes killed", entries, killed)
 			if together > 0 {

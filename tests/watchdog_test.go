@@ -164,16 +164,19 @@ func detach(dir string) {
 	}
 }
 
-// children returns the direct children of a process.
-func children(pid int) []int {
+// children returns the direct children of a process. Not from
+// /proc/PID/task/TID/children, which some kernels are built without.
+func children(parent int) []int {
 	var pids []int
-	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	for _, list := range lists {
-		text, _ := os.ReadFile(list)
-		for _, f := range strings.Fields(string(text)) {
-			if n, err := strconv.Atoi(f); err == nil {
-				pids = append(pids, n)
-			}
+	entries, _ := filepath.Glob("/proc/[0-9]*/status")
+	line := fmt.Sprintf("\nPPid:\t%d\n", parent)
+	for _, entry := range entries {
+		text, err := os.ReadFile(entry)
+		if err != nil || !strings.Contains(string(text), line) {
+			continue // ended meanwhile
+		}
+		if n, err := strconv.Atoi(filepath.Base(filepath.Dir(entry))); err == nil {
+			pids = append(pids, n)
 		}
 	}
 	return pids

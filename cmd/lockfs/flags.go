@@ -18,6 +18,7 @@ type config struct {
 	// worker: this process was started by a keeper, not by a person.
 	worker   bool
 	oomScore string
+	mountID  uint64
 	help     string // the text, if asked for
 }
 
@@ -42,7 +43,8 @@ func parse(args []string) (config, error) {
 	flags.BoolVar(&c.version, "version", false, "print the version and exit")
 	flags.BoolVar(&c.worker, "worker", false, "")
 	flags.StringVar(&c.oomScore, "oom-score", "", "")
-	for _, internal := range []string{"worker", "oom-score"} {
+	flags.Uint64Var(&c.mountID, "mount-id", 0, "")
+	for _, internal := range []string{"worker", "oom-score", "mount-id"} {
 		_ = flags.MarkHidden(internal)
 	}
 	help := flags.BoolP("help", "h", false, "print this and exit")

@@ -114,8 +114,7 @@ func (k *keeper) run(signals <-chan os.Signal) int {
 			}
 		case code := <-k.worker.ended:
 			if code == exitOK {
-				k.log.Info("unmounted", "mountpoint", k.mount.Dir)
-				return exitOK
+				return k.unmounted()
 			}
 			if err := k.next(code); err != nil {
 				k.log.Error("cannot start a worker", "err", err)
@@ -124,6 +123,20 @@ func (k *keeper) run(signals <-chan os.Signal) int {
 			}
 		}
 	}
+}
+
+// unmounted is the end of the connection, which the worker has seen. It returns
+// the exit code.
+func (k *keeper) unmounted() int {
+	if !k.mount.Mounted() {
+		k.log.Info("unmounted", "mountpoint", k.mount.Dir)
+		return exitOK
+	}
+	k.log.Error("the connection was aborted, by 'umount -f' or its abort file; every lock on it is gone", "mountpoint", k.mount.Dir)
+	if _, err := k.mount.Unmount(); err != nil {
+		k.log.Error("a dead mount is left", "err", err)
+	}
+	return exitInternal
 }
 
 // start starts a worker.
@@ -138,7 +151,8 @@ func (k *keeper) start() error {
 	if k.refused {
 		program = "/proc/self/exe"
 	}
-	cmd := exec.Command(program, "--worker", "--oom-score="+k.score, "--log-level="+k.config.logLevel.String(), "--", k.mount.Dir)
+	cmd := exec.Command(program, "--worker", "--oom-score="+k.score, "--log-level="+k.config.logLevel.String(),
+		fmt.Sprintf("--mount-id=%d", k.mount.ID), "--", k.mount.Dir)
 	cmd.Args[0] = "lockfs-worker"
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{borrow(k.mount.FD, "/dev/fuse"), borrow(k.memory, "state"), theirs}

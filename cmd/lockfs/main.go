@@ -3,7 +3,6 @@ package main
 
 import (
 	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -33,7 +32,8 @@ func run(args []string) int {
 		return exitOK
 	}
 	tuneRuntime()
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.logLevel}))
+	log, flush := newLog(c.logLevel)
+	defer flush()
 	if c.worker {
 		setCloseOnExec()
 		return runWorker(c, log)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -64,7 +65,7 @@ func runWorker(c config, log *slog.Logger) int {
 			return
 		}
 		orphaned.Store(true)
-		endMount(c.mountPoint, conn, filesystem, log)
+		endMount(device.Adopt(workerDevice, c.mountPoint, c.mountID), conn, filesystem, log)
 	}()
 	err = conn.Serve()
 	switch {
@@ -140,13 +141,14 @@ func obey(control *os.File, conn *device.Conn, filesystem *fs.FS, log *slog.Logg
 
 // endMount ends a mount whose keeper is gone: nobody would start the next
 // worker.
-func endMount(dir string, conn *device.Conn, filesystem *fs.FS, log *slog.Logger) {
-	log.Error("the keeper is gone: ending the mount, and every lock on it", "mountpoint", dir)
+func endMount(mount *device.MountPoint, conn *device.Conn, filesystem *fs.FS, log *slog.Logger) {
+	log.Error("the keeper is gone: ending the mount, and every lock on it", "mountpoint", mount.Dir)
 	conn.Do(func() { filesystem.Shutdown() })
-	mount := device.Adopt(workerDevice, dir)
 	if _, err := mount.Unmount(); err != nil {
-		log.Error("cannot unmount", "mountpoint", dir, "err", err)
+		log.Error("cannot unmount", "mountpoint", mount.Dir, "err", err)
 	}
+	// The log has to be written before the process ends, and does not wait.
+	time.Sleep(100 * time.Millisecond)
 	os.Exit(exitInternal)
 }
 

@@ -55,6 +55,7 @@ func mountByHelper(dir string, opts Options) (*MountPoint, error) {
 	}
 	fd, err := receiveDescriptor(ours)
 	if err != nil {
+		_ = (&MountPoint{Dir: dir, helper: helper}).runHelper("-u", "-z")
 		return nil, failf(ErrHelper, "%s: %s sent no descriptor: %v", dir, helperName, err)
 	}
 	unix.CloseOnExec(fd)

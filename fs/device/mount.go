@@ -42,6 +42,12 @@ type MountPoint struct {
 	FD int
 	// Dir is the absolute path.
 	Dir string
+	// ID is the mount's number (mount_id in proc_pid_mountinfo(5)). What is
+	// on Dir later may be another mount.
+	ID uint64
+	// under is the directory that is covered, locked for as long as this
+	// process serves the mount, so that no second lockfs comes to be there.
+	under *os.File
 	// helper is the fusermount3 that mounted it; "" if this process did.
 	helper string
 }
@@ -64,13 +70,25 @@ func Mount(dir string, opts Options) (*MountPoint, error) {
 		return nil, failf(ErrMountPoint, "%s: %v", dir, err)
 	}
 	dir = resolve(dir)
-	if err := prepare(dir); err != nil {
+	under, err := prepare(dir)
+	if err != nil {
 		return nil, err
 	}
-	if os.Geteuid() == 0 {
-		return mountDirect(dir)
+	mount := mountDirect
+	if os.Geteuid() != 0 {
+		mount = func(dir string) (*MountPoint, error) { return mountByHelper(dir, opts) }
 	}
-	return mountByHelper(dir, opts)
+	m, err := mount(dir)
+	if err != nil {
+		_ = under.Close()
+		return nil, err
+	}
+	m.under = under
+	if m.ID, err = mountID(dir); err != nil {
+		_ = unix.Close(m.FD)
+		return nil, failf(ErrMountPoint, "%s: cannot tell the mount from others: %v", dir, err)
+	}
+	return m, nil
 }
 
 // resolve follows symbolic links, as mount(2) does: the directory has one name,
@@ -105,8 +123,36 @@ func checkTimeouts() error {
 	return nil
 }
 
-// prepare makes dir if it is missing and says why it cannot be mounted on.
-func prepare(dir string) error {
+// prepare makes dir if it is missing and says why it cannot be mounted on. It
+// returns the directory, locked.
+func prepare(dir string) (*os.File, error) {
+	if err := check(dir); err != nil {
+		return nil, err
+	}
+	under, err := os.Open(dir)
+	if err != nil {
+		kind := ErrMountPoint
+		if os.IsPermission(err) {
+			kind = ErrPermission
+		}
+		return nil, failf(kind, "%s: %v", dir, reason(err))
+	}
+	// The lock is of the directory underneath, where a lockfs has it that is
+	// being mounted, or that was unmounted and still serves open files: those
+	// who have them would not meet those who open the names anew.
+	if err := unix.Flock(int(under.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		_ = under.Close()
+		return nil, failf(ErrMountPoint, "%s: a lockfs is mounted there already, or was and still serves files that are open", dir)
+	}
+	if mountedHere(dir) {
+		_ = under.Close()
+		return nil, failf(ErrMountPoint, "%s: a lockfs is mounted there already", dir)
+	}
+	return under, nil
+}
+
+// check makes dir if it is missing and says what is wrong with it.
+func check(dir string) error {
 	// A dead FUSE mount fails every stat; mountinfo does not ask it.
 	if mountedHere(dir) {
 		var st unix.Stat_t
@@ -149,30 +195,6 @@ func reason(err error) error {
 	return err
 }
 
-// mountedHere reports whether the topmost mount on dir, resolved, is a lockfs.
-func mountedHere(dir string) bool {
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return false
-	}
-	var here bool
-	for line := range strings.Lines(string(b)) {
-		// 36 35 98:0 /root MOUNTPOINT options optional... - TYPE source superoptions
-		before, after, ok := strings.Cut(line, " - ")
-		fields := strings.Fields(before)
-		if !ok || len(fields) < 5 || unescape(fields[4]) != dir {
-			continue
-		}
-		here = strings.HasPrefix(after, fsType+" ")
-	}
-	return here
-}
-
-// unescape undoes the octal escapes of /proc/self/mountinfo.
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
-}
-
 // mountDirect mounts by mount(2), for all users.
 func mountDirect(dir string) (*MountPoint, error) {
 	fd, err := openDevice()
@@ -213,28 +235,4 @@ func openDevice() (int, error) {
 		return -1, failf(ErrNoFUSE, "%s: %v; in a container, let it use the device", devicePath, err)
 	}
 	return -1, failf(ErrNoFUSE, "%s: %v; %s", devicePath, err, loadModule)
-}
-
-// Adopt returns the mount on dir, an absolute path, that another process made
-// with the descriptor fd.
-func Adopt(fd int, dir string) *MountPoint {
-	m := &MountPoint{FD: fd, Dir: dir}
-	if os.Geteuid() != 0 {
-		m.helper = helperName
-	}
-	return m
-}
-
-// Unmount takes the mount off its directory. If programs still have it open,
-// busy is true and it is only detached: no path leads there any more, and it
-// ends with the last of them, or when FD is closed.
-func (m *MountPoint) Unmount() (busy bool, err error) {
-	if m.helper != "" {
-		return m.unmountByHelper()
-	}
-	err = unix.Unmount(m.Dir, unix.UMOUNT_NOFOLLOW)
-	if errors.Is(err, unix.EBUSY) {
-		return true, unix.Unmount(m.Dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	}
-	return false, err
 }
