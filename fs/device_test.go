@@ -71,6 +71,40 @@ func TestInterruptDuringADetour(t *testing.T) {
 	}
 }
 
+// 2.1: a look-up does not reorder the effects on one lock.
+func TestAWaitKeepsItsPlaceOverADetour(t *testing.T) {
+	s := serve(t)
+	a, b, c := s.mustCreate("x", 0), s.mustCreate("x", 0), s.mustCreate("x", 0)
+	s.flock(a, unix.F_WRLCK)
+	s.procs.set(100, fs.ProcessInfo{Kin: fs.Kin{Pid: 100, Started: 1 << 62}})
+	release := s.procs.hold()
+	first := s.send(opSetlkw, b.node, s.lockBody(b, 7, unix.F_WRLCK, 0, toEnd, false))
+	if !s.pending(first) {
+		t.Fatal("answered before the look-up")
+	}
+	second := s.startFlock(c, unix.F_WRLCK)
+	if !s.pending(second) {
+		t.Fatal("two hold it")
+	}
+	release()
+	for s.waiting() < 2 {
+		s.call(opGetattr, 1, zeros(16))
+	}
+	s.flock(a, unix.F_UNLCK)
+	if r := s.await(first); r.errno != 0 {
+		t.Errorf("the first to come: %v", r.errno)
+	}
+	if !s.pending(second) {
+		t.Error("the second got in before the first gave it back")
+	}
+}
+
+// waiting returns how many waits are recorded.
+func (s *served) waiting() (n int) {
+	s.journal.look(func() { n = len(s.journal.waits) })
+	return n
+}
+
 func TestOthersGoOnDuringADetour(t *testing.T) {
 	s := serve(t)
 	a := s.mustCreate("x", unix.O_EXCL)

@@ -52,7 +52,11 @@ func (f *FS) lock(in *fuse.LkIn, wait bool) fuse.Status {
 		err = lockspace.ErrShutdown
 	}
 	if errors.Is(err, lockspace.ErrLookup) {
-		return f.lookUpForLock(in.Unique, r.Party.Taker.Pid)
+		place := r.Reserved
+		if place == 0 && wait {
+			place = f.table.Reserve()
+		}
+		return f.lookUpForLock(in.Unique, r.Party.Taker.Pid, place)
 	}
 	if err != nil {
 		return fuse.Status(lockErrno(err))
@@ -64,10 +68,12 @@ func (f *FS) lock(in *fuse.LkIn, wait bool) fuse.Status {
 	return fuse.OK
 }
 
-// lookUpForLock finds out what the table asked for.
-func (f *FS) lookUpForLock(unique uint64, pid uint32) fuse.Status {
+// lookUpForLock finds out what the table asked for. place is the request's
+// place in the queue, 0 if it does not wait.
+func (f *FS) lookUpForLock(unique uint64, pid uint32, place uint64) fuse.Status {
 	threads := append([]uint32(nil), f.asked...)
 	f.lookUp(unique, func(x *facts) {
+		x.place = place
 		if pid != 0 {
 			x.look(f.procs, pid)
 		}
@@ -103,6 +109,9 @@ func (f *FS) lockRequest(h *handle, in *fuse.LkIn) lockspace.Request {
 	}
 	if in.Lk.Typ == unix.F_WRLCK {
 		r.Mode = lockspace.Exclusive
+	}
+	if f.facts != nil {
+		r.Reserved = f.facts.place
 	}
 	return r
 }
@@ -144,7 +153,7 @@ func (f *FS) GetLk(_ <-chan struct{}, in *fuse.LkIn, out *fuse.LkOut) fuse.Statu
 	r.Party.Taker = p
 	hold, found, err := f.table.Test(r)
 	if errors.Is(err, lockspace.ErrLookup) {
-		return f.lookUpForLock(in.Unique, p.Pid)
+		return f.lookUpForLock(in.Unique, p.Pid, 0)
 	}
 	if !found {
 		out.Lk = in.Lk

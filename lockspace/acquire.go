@@ -27,6 +27,14 @@ func (t *Table) acquire(r *Request, id WaitID) (bool, error) {
 	return granted, err
 }
 
+// Reserve returns the place in the order of waits at which a request arrived
+// that was sent back with [ErrLookup]: asked again with it, it stands before
+// those who came meanwhile.
+func (t *Table) Reserve() uint64 {
+	t.lastPlace++
+	return t.lastPlace
+}
+
 // request is acquire without the settling that follows every step.
 func (t *Table) request(l *lock, r *Request, id WaitID) (bool, error) {
 	// O_EXCL asks for the name: it fails on any hold, the caller's own too.
@@ -34,9 +42,12 @@ func (t *Table) request(l *lock, r *Request, id WaitID) (bool, error) {
 		return false, ErrHeld
 	}
 	place := t.lastPlace + 1
+	if r.Reserved != 0 {
+		place = r.Reserved
+	}
 	back := t.resumable(l, r)
 	if back != nil {
-		place = back.Place
+		place = min(place, back.Place)
 	}
 	blocked, err := t.blocked(l, r, place)
 	if err != nil {
@@ -57,6 +68,7 @@ func (t *Table) request(l *lock, r *Request, id WaitID) (bool, error) {
 	if back != nil {
 		t.dequeue(l, back)
 	}
+	r.Reserved = 0
 	if !blocked {
 		t.grant(l, r)
 		t.follow(l, r)
@@ -210,8 +222,10 @@ func (t *Table) carve(l *lock, h *Hold) (weaker bool) {
 		switch {
 		case old.Mode == h.Mode && old.Range.touches(h.Range):
 			h.Range = h.Range.union(old.Range)
+			// The older one goes on: since when, and through which file of
+			// the process, with what goes with that.
 			if old.Since.Boot < h.Since.Boot {
-				h.Since = old.Since
+				h.Since, h.Party = old.Since, old.Party
 			}
 			t.drop(l, i)
 		case old.Mode != h.Mode && old.Range.Overlaps(h.Range):

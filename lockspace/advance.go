@@ -39,8 +39,8 @@ func (l *lock) keepsAll(w *wait) bool {
 }
 
 // promote makes a wait a hold. It reports whether that may let waits before it
-// go: those of the same party that may pass now, and if the hold was exclusive
-// before, any.
+// go: those of the same party, which may pass now; or any, if some of what it
+// held exclusively is shared now.
 func (t *Table) promote(l *lock, w *wait) bool {
 	first := w.prev == nil
 	t.dequeue(l, w)
@@ -62,11 +62,11 @@ func (t *Table) tangle(l *lock, r *Request) {
 		return
 	}
 	for _, w := range t.waitsByHandle[r.Party.Handle] {
-		t.locks[w.Key].tangled = true
+		w.lock.tangled = true
 	}
 	if r.Via == ViaFcntl {
 		for _, w := range t.waitsByOwner[r.Party.Owner] {
-			t.locks[w.Key].tangled = true
+			w.lock.tangled = true
 		}
 	}
 }

@@ -96,17 +96,19 @@ func BenchmarkAlone(b *testing.B) {
 }
 
 func BenchmarkAmongWaitersElsewhere(b *testing.B) {
-	t, _ := benchTable()
-	for i := range uint64(1000) {
-		key := Key{1, "other" + strconv.Itoa(int(i%10))}
-		r := benchRequest(i+2, key, ViaFcntl, Whole)
-		if i < 10 {
-			mustTry(b, t, r)
-		} else {
-			mustWait(b, t, r, WaitID(i))
-		}
+	for _, waiters := range []int{1, 1000} {
+		b.Run(strconv.Itoa(waiters), func(b *testing.B) {
+			t, _ := benchTable()
+			for i := range 10 {
+				mustTry(b, t, benchRequest(uint64(i+2), Key{1, "other" + strconv.Itoa(i)}, ViaFcntl, Whole))
+			}
+			for i := range waiters {
+				key := Key{1, "other" + strconv.Itoa(i%10)}
+				mustWait(b, t, benchRequest(uint64(i+100), key, ViaFcntl, Whole), WaitID(i+1))
+			}
+			takeAndRelease(b, t)
+		})
 	}
-	takeAndRelease(b, t)
 }
 
 // The other locks are in one directory: its listing is as long as there are

@@ -29,9 +29,9 @@ import "slices"
 // it stood behind it, conflicted with a hold of the party before, or was
 // passed because he depends on it.
 //
-// Only fcntl owners are followed in 1 and 2, since only for POSIX locks is the
-// owner, a process, known to be the one who would have to let go; and of the
-// fcntl waits on a path, each must be known to be POSIX, not OFD. The kernel
+// A request fails for a cycle of fcntl owners only, since only for POSIX locks
+// is the owner, a process, known to be the one who would have to let go; and of
+// the fcntl waits on a path, each must be known to be POSIX, not OFD. The kernel
 // does the same (posix_locks_deadlock in fs/locks.c). A cycle through anything
 // else may be false and is left alone.
 
@@ -95,7 +95,7 @@ func (s *search) waitsOf(h *Hold) bool {
 			continue
 		}
 		s.seen[w] = true
-		for _, next := range s.t.locks[w.Key].holds {
+		for _, next := range w.lock.holds {
 			if !s.inWay(next, &w.Request) {
 				continue
 			}
@@ -194,7 +194,7 @@ func (t *Table) walk(w *wait, hold func(*Hold) bool, visit func(*wait)) {
 		if visit != nil {
 			visit(w)
 		}
-		l := t.locks[w.Key]
+		l := w.lock
 		for _, h := range l.holds {
 			if yes, _ := t.conflicts(&h.Request, h.Since, &w.Request); !yes {
 				continue
@@ -250,7 +250,7 @@ func (t *Table) pushQueue(l *lock, w *wait) {
 // on w: they stand behind one who depends on them through w.
 func (t *Table) unblockOthers(w *wait) {
 	t.walk(w, nil, func(e *wait) {
-		if l := t.locks[e.Key]; !l.unsettled {
+		if l := e.lock; !l.unsettled {
 			l.unsettled = true
 			t.unsettled = append(t.unsettled, l)
 		}
@@ -271,7 +271,7 @@ func (t *Table) Edges(yield func(Edge) bool) {
 		if w.isAbsent() {
 			continue
 		}
-		l := t.locks[w.Key]
+		l := w.lock
 		for _, h := range l.holds {
 			if yes, _ := t.conflicts(&h.Request, h.Since, &w.Request); yes && !yield(Edge{Wait: w.Wait, Hold: h}) {
 				return

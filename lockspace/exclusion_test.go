@@ -96,7 +96,7 @@ func TestOneParty(t *testing.T) {
 		"two posix handles of a process are one owner": `
 			a posix x 0-9  -> got
 			a' posix x 5-14 -> got
-			= a' x 0-14`,
+			= a x 0-14`,
 		"two OFD handles of a process exclude each other": `
 			a ofd x 0-9    -> got
 			a' try ofd s 5-5 -> held
@@ -115,7 +115,7 @@ func TestOneParty(t *testing.T) {
 		"an inherited handle is one OFD owner": `
 			a ofd x 0-9    -> got
 			c@a ofd x 5-14 -> got
-			= c@a x 0-14`,
+			= a x 0-14`,
 		"an inherited handle is two posix owners": `
 			a posix x 0-9  -> got
 			c@a try posix x 5-5 -> held`,

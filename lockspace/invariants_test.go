@@ -30,6 +30,9 @@ func checkLocks(t *Table) error {
 		if len(l.holds) == 0 && l.queued == 0 {
 			return fmt.Errorf("lock %v has neither hold nor wait", k)
 		}
+		if l.unsettled || len(t.unsettled) > 0 {
+			return fmt.Errorf("lock %v is unsettled after the step", k)
+		}
 		if l.queued == 0 && l.tangled {
 			return fmt.Errorf("lock %v is tangled without a queue", k)
 		}
@@ -156,7 +159,7 @@ func checkQueues(t *Table) error {
 				return fmt.Errorf("wait %d is behind wait %d, but its place is not", w.ID, prev.ID)
 			case w.Place == 0 || w.Place > t.lastPlace:
 				return fmt.Errorf("wait %d has a place after the last, %d", w.ID, t.lastPlace)
-			case w.Key != k || t.waits[w.ID] != w:
+			case w.Key != k || w.lock != l || t.waits[w.ID] != w:
 				return fmt.Errorf("wait %d is not filed where it is", w.ID)
 			case count(t.waitsByHandle[w.Party.Handle], w) != 1:
 				return fmt.Errorf("wait %d is not once among its handle's", w.ID)

@@ -324,6 +324,7 @@ func (m *model) grant(l *modelLock, r *Request) *claim {
 			}
 			if c.since.Boot < g.since.Boot {
 				g.since = c.since
+				g.r.Party = c.r.Party // what was begun goes on
 			}
 			again = true
 			return true

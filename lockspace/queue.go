@@ -10,6 +10,7 @@ import (
 // wait is a Wait in the queue of its lock.
 type wait struct {
 	Wait
+	lock       *lock // in whose queue it is
 	prev, next *wait
 	// walked is the last walk that visited it.
 	walked uint64
@@ -50,6 +51,7 @@ func (t *Table) enqueue(l *lock, w *wait) {
 	if w.isAbsent() {
 		l.absent++
 	}
+	w.lock = l
 	t.waits[w.ID] = w
 	t.waitsByHandle[w.Party.Handle] = append(t.waitsByHandle[w.Party.Handle], w)
 	if w.Via == ViaFcntl {
@@ -101,7 +103,7 @@ func (t *Table) Cancel(id WaitID) bool {
 	if w == nil || w.isAbsent() {
 		return false
 	}
-	l := t.locks[w.Key]
+	l := w.lock
 	w.AbsentUntil = t.clock.Now().Boot + ResumeGrace
 	l.absent++
 	t.absent = append(t.absent, absentee{id, w.AbsentUntil})
@@ -144,7 +146,7 @@ func (t *Table) giveUp(a absentee) {
 	if w == nil || w.AbsentUntil != a.until {
 		return
 	}
-	l := t.locks[w.Key]
+	l := w.lock
 	t.dequeue(l, w)
 	t.settle(l)
 }
@@ -175,7 +177,7 @@ func (t *Table) Shutdown() {
 		return cmp.Compare(a.Place, b.Place)
 	})
 	for _, w := range waits {
-		t.dequeue(t.locks[w.Key], w)
+		t.dequeue(w.lock, w)
 		if !w.isAbsent() {
 			t.observer.Refused(w.Wait, ErrShutdown)
 		}

@@ -78,7 +78,8 @@ type lock struct {
 	classes uint8
 	// tangled queues allow no short cuts, see tangle.
 	tangled bool
-	// unsettled: l is in the table's list of that name.
+	// unsettled: l has to be looked at before the step ends. It is in the
+	// table's list of that name then.
 	unsettled bool
 	// walked is the last walk that came by; it has gone through the queue up
 	// to the place upTo.
@@ -170,8 +171,7 @@ func (t *Table) settle(l *lock) {
 	for n := len(t.unsettled); n > 0; n = len(t.unsettled) {
 		l := t.unsettled[n-1]
 		t.unsettled = t.unsettled[:n-1]
-		l.unsettled = false
-		if t.locks[l.key] == l {
+		if l.unsettled {
 			t.settleOne(l)
 		}
 	}
@@ -181,6 +181,7 @@ func (t *Table) settle(l *lock) {
 // a lock with nothing left. l.holds may be empty in between while a lock
 // changes hands; the listing does not notice.
 func (t *Table) settleOne(l *lock) {
+	l.unsettled = false
 	t.advance(l)
 	switch held := len(l.holds) > 0; {
 	case held && l.listed == 0:
@@ -192,6 +193,7 @@ func (t *Table) settleOne(l *lock) {
 		l.tangled = false
 		if len(l.holds) == 0 {
 			delete(t.locks, l.key)
+			l.unsettled = false
 			t.spare = l
 		}
 	}

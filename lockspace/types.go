@@ -116,6 +116,9 @@ type Request struct {
 	// Thread is the calling thread's id, with which [Processes] can find out
 	// what the thread waits in. 0 if unknown.
 	Thread uint32
+	// Reserved is the place that [Table.Reserve] gave a request that came
+	// before and was sent back with [ErrLookup]. 0: it comes now.
+	Reserved uint64
 }
 
 // anonymous reports whether r's process has not been looked up and could be.
