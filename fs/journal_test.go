@@ -20,7 +20,6 @@ func TestTheJournalTellsAll(t *testing.T) {
 		type open struct {
 			file
 			name string
-			body string
 			pid  uint32
 		}
 		var files []open

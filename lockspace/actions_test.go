@@ -71,7 +71,7 @@ func (m *machine) insist(r *Request, id WaitID) {
 
 // ask makes one request, and reports whether it was answered.
 func (m *machine) ask(r *Request, id WaitID) bool {
-	want, lookUp := m.expect(r, id)
+	lookUp, want := m.expect(r, id)
 	var granted bool
 	var err error
 	if id == 0 {
@@ -132,10 +132,10 @@ func (m *machine) resumed(l *modelLock, r *Request) int {
 
 // expect returns the error that r must get, and whether it may (doubt) or must
 // (yes) get ErrLookup instead.
-func (m *machine) expect(r *Request, id WaitID) (want error, lookUp answer) {
+func (m *machine) expect(r *Request, id WaitID) (lookUp answer, want error) {
 	l := m.model.lock(r.Key)
 	if r.Via == ViaExcl && len(l.claims) > 0 {
-		return ErrHeld, no
+		return no, ErrHeld
 	}
 	behind := l.queue
 	if i := m.resumed(l, r); i >= 0 {
@@ -151,22 +151,22 @@ func (m *machine) expect(r *Request, id WaitID) (want error, lookUp answer) {
 	}
 	switch {
 	case free:
-		return nil, lookUp
+		return lookUp, nil
 	case id == 0:
-		return ErrHeld, lookUp
+		return lookUp, ErrHeld
 	}
 	if r.anonymous() {
 		lookUp = max(lookUp, doubt) // who waits where idioms mix must be known
 	}
 	switch {
 	case m.model.inCycle(r, m.posix(false)):
-		return ErrDeadlock, lookUp
+		return lookUp, ErrDeadlock
 	case m.model.inCycle(r, m.posix(true)):
-		return nil, yes
+		return yes, nil
 	case len(m.world.procs.unknown) > 0 && m.model.inCycle(r, func(*Request) bool { return true }):
-		return nil, doubt // it asks for all who are near a cycle
+		return doubt, nil // it asks for all who are near a cycle
 	}
-	return nil, lookUp
+	return lookUp, nil
 }
 
 // undecided is yes if the answer for r, which holds keep out if anything does,

@@ -36,7 +36,6 @@ type keeper struct {
 	// refused: the program on disk could not take over; workers are started
 	// from the program that this process runs.
 	refused  bool
-	stopping bool
 	restarts int // in a row, without serving for a second
 }
 
