@@ -54,7 +54,44 @@ func (f *FS) lookUpRecord(unique uint64, k lockspace.Key) {
 		holds = append(holds, *h)
 	}
 	waiting := f.table.Waiting(k)
-	f.lookUp(unique, func(x *facts) { x.record = formatRecord(f.procs, holds, waiting) })
+	f.lookUp(unique, func(x *facts) { x.record = formatRecord(&oneLook{Processes: f.procs}, holds, waiting) })
+}
+
+// oneLook looks at each process and user once: a process may have thousands of
+// ranges of one lock.
+type oneLook struct {
+	Processes
+	infos map[uint32]*ProcessInfo // nil: there is none
+	users map[uint32]string
+}
+
+func (o *oneLook) Look(tid uint32) (ProcessInfo, bool) {
+	info, looked := o.infos[tid]
+	if !looked {
+		if o.infos == nil {
+			o.infos = make(map[uint32]*ProcessInfo)
+		}
+		if i, ok := o.Processes.Look(tid); ok {
+			info = &i
+		}
+		o.infos[tid] = info
+	}
+	if info == nil {
+		return ProcessInfo{}, false
+	}
+	return *info, true
+}
+
+func (o *oneLook) User(uid uint32) string {
+	name, looked := o.users[uid]
+	if !looked {
+		if o.users == nil {
+			o.users = make(map[uint32]string)
+		}
+		name = o.Processes.User(uid)
+		o.users[uid] = name
+	}
+	return name
 }
 
 // formatRecord writes the record of a lock: for each holder, oldest first,
