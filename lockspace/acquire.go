@@ -117,6 +117,7 @@ func (t *Table) blocked(l *lock, r *Request, place uint64) (bool, error) {
 		}
 	}
 	mayPass, asked := false, false
+	var passed *wait // the last wait that r may pass
 	for w := l.first; w != nil && w.Place < place; w = w.next {
 		if w.isAbsent() {
 			continue
@@ -134,9 +135,18 @@ func (t *Table) blocked(l *lock, r *Request, place uint64) (bool, error) {
 		if !known {
 			return true, ErrLookup
 		}
+		// Who stands behind one that waits for r's party waits for it too:
+		// one walk does for a whole queue of them.
+		if mayPass && passed != nil {
+			if behind, _ := t.conflicts(&passed.Request, passed.Since, &w.Request); behind {
+				passed = w
+				continue
+			}
+		}
 		if !mayPass || !t.dependsOn(w, r) {
 			return true, nil
 		}
+		passed = w
 	}
 	return false, nil
 }
@@ -199,7 +209,8 @@ func (t *Table) ownedBy(h *Hold, p *Party) bool {
 // for which others may have waited.
 func (t *Table) grant(l *lock, r *Request) (h *Hold, weaker bool) {
 	for _, h := range l.holds {
-		if h.Via == r.Via && h.Mode == r.Mode && h.Range.Covers(r.Range) && t.ownedBy(h, &r.Party) {
+		if h.Via == r.Via && h.Mode == r.Mode && h.Range.Covers(r.Range) &&
+			h.Party.Handle == r.Party.Handle && t.ownedBy(h, &r.Party) {
 			return h, false // asked again
 		}
 	}
@@ -211,7 +222,10 @@ func (t *Table) grant(l *lock, r *Request) (h *Hold, weaker bool) {
 
 // carve makes room for h among its owner's holds, as fcntl(2) says: those of
 // the same mode that touch it become part of it, those of another mode lose
-// what h covers. It reports whether any of these was exclusive.
+// what h covers. So do those of another open file: the number of an OFD owner
+// may have come back to the same process before the RELEASE of the file that
+// had it, which must end what was taken through that file and nothing else. It
+// reports whether any of these was exclusive and h is not.
 func (t *Table) carve(l *lock, h *Hold) (weaker bool) {
 	for i := 0; i < len(l.holds); {
 		old := l.holds[i]
@@ -219,18 +233,17 @@ func (t *Table) carve(l *lock, h *Hold) (weaker bool) {
 			i++
 			continue
 		}
-		switch {
-		case old.Mode == h.Mode && old.Range.touches(h.Range):
+		switch merge := old.Mode == h.Mode && old.Party.Handle == h.Party.Handle; {
+		case merge && old.Range.touches(h.Range):
 			h.Range = h.Range.union(old.Range)
-			// The older one goes on: since when, and through which file of
-			// the process, with what goes with that.
+			// The older one goes on: since when, and by which process.
 			if old.Since.Boot < h.Since.Boot {
 				h.Since, h.Party = old.Since, old.Party
 			}
 			t.drop(l, i)
-		case old.Mode != h.Mode && old.Range.Overlaps(h.Range):
+		case !merge && old.Range.Overlaps(h.Range):
 			t.cut(l, i, h.Range)
-			weaker = weaker || old.Mode == Exclusive
+			weaker = weaker || old.Mode > h.Mode
 		default:
 			i++
 		}

@@ -15,174 +15,6 @@ import (
 // Check is called after every action; follow has compared everything already.
 func (m *machine) Check(*rapid.T) {}
 
-// Request tries for a lock or waits for it.
-func (m *machine) Request(*rapid.T) {
-	r := m.request()
-	if !m.alive(&r) {
-		return
-	}
-	id := m.newWait()
-	if m.lazy && rapid.Bool().Draw(m.t, "unknown class") {
-		m.world.procs.unknown[r.Thread] = true
-	}
-	if rapid.IntRange(0, 2).Draw(m.t, "try") == 0 {
-		id = 0
-	}
-	m.insist(&r, id)
-}
-
-// Restart is a call that the kernel makes again after an interruption, as a
-// rule by the same process.
-func (m *machine) Restart(*rapid.T) {
-	var absent []*standing
-	for _, k := range m.keys {
-		for _, s := range m.model.lock(k).queue {
-			if s.until != 0 && m.alive(&s.r) {
-				absent = append(absent, s)
-			}
-		}
-	}
-	if len(absent) == 0 {
-		return
-	}
-	r := rapid.SampledFrom(absent).Draw(m.t, "restarted").r
-	m.insist(&r, m.newWait())
-}
-
-func (m *machine) newWait() WaitID {
-	m.waits++
-	return m.waits
-}
-
-// insist asks until the answer is not ErrLookup.
-func (m *machine) insist(r *Request, id WaitID) {
-	for range 8 {
-		if m.ask(r, id) {
-			return
-		}
-		// ErrLookup: answer what was asked.
-		if r.anonymous() {
-			r.Party.Taker.Started = m.started[r.Party.Taker.Pid]
-		}
-		m.world.procs.lookUp()
-	}
-	m.t.Fatalf("ErrLookup without end for %v", *r)
-}
-
-// ask makes one request, and reports whether it was answered.
-func (m *machine) ask(r *Request, id WaitID) bool {
-	lookUp, want := m.expect(r, id)
-	var granted bool
-	var err error
-	if id == 0 {
-		err = m.world.Try(*r)
-		granted = err == nil
-	} else {
-		granted, err = m.world.Acquire(*r, id)
-	}
-	if errors.Is(err, ErrLookup) {
-		if lookUp == no {
-			m.t.Fatalf("ErrLookup for %v, for no reason", *r)
-		}
-		return false
-	}
-	if lookUp == yes {
-		m.t.Fatalf("%v, %v for %v, which must be looked up", granted, err, *r)
-	}
-	if !errors.Is(err, want) {
-		m.t.Fatalf("%v for %v; want %v", err, *r, want)
-	}
-	if err != nil {
-		m.follow(direct{})
-		return true
-	}
-	l := m.model.lock(r.Key)
-	s := &standing{id: id, r: *r, since: m.world.clock.now}
-	at := len(l.queue)
-	if i := m.resumed(l, r); i >= 0 {
-		at = i
-		l.queue = slices.Delete(l.queue, i, i+1)
-	}
-	free, _ := m.model.mayGo(l, r, l.queue[:at])
-	if free != granted {
-		m.t.Fatalf("granted %v, and may go %v: %v", granted, free, *r)
-	}
-	if granted {
-		m.model.grant(l, r)
-		m.follow(direct{})
-		return true
-	}
-	l.queue = slices.Insert(l.queue, at, s)
-	var ended []*claim
-	if r.Via == ViaFlock {
-		// A conversion that waits loses what it converts.
-		ended = m.model.remove(l, cellsOf(Whole), func(c *claim) bool { return own(c, r) })
-	}
-	m.follow(direct{ended: ended})
-	return true
-}
-
-// resumed returns the index of the place that r comes back to, or -1.
-func (m *machine) resumed(l *modelLock, r *Request) int {
-	return slices.IndexFunc(l.queue, func(s *standing) bool {
-		return m.world.clock.now.Boot < s.until && s.r.Via == r.Via && s.r.Mode == r.Mode && s.r.Range == r.Range &&
-			s.r.Party.Handle == r.Party.Handle && s.r.Party.Owner == r.Party.Owner
-	})
-}
-
-// expect returns the error that r must get, and whether it may (doubt) or must
-// (yes) get ErrLookup instead.
-func (m *machine) expect(r *Request, id WaitID) (lookUp answer, want error) {
-	l := m.model.lock(r.Key)
-	if r.Via == ViaExcl && len(l.claims) > 0 {
-		return no, ErrHeld
-	}
-	behind := l.queue
-	if i := m.resumed(l, r); i >= 0 {
-		behind = l.queue[:i]
-	}
-	free, sure := m.model.mayGo(l, r, behind)
-	if !sure {
-		lookUp = doubt
-		if kept, _ := m.model.inTheWay(l, r); kept != yes && id == 0 {
-			// Only a look-up can tell; unless somebody before it settles it.
-			lookUp = m.undecided(l, r, behind)
-		}
-	}
-	switch {
-	case free:
-		return lookUp, nil
-	case id == 0:
-		return lookUp, ErrHeld
-	}
-	if r.anonymous() {
-		lookUp = max(lookUp, doubt) // who waits where idioms mix must be known
-	}
-	switch {
-	case m.model.inCycle(r, m.posix(false)):
-		return lookUp, ErrDeadlock
-	case m.model.inCycle(r, m.posix(true)):
-		return yes, nil
-	case len(m.world.procs.unknown) > 0 && m.model.inCycle(r, func(*Request) bool { return true }):
-		return doubt, nil // it asks for all who are near a cycle
-	}
-	return lookUp, nil
-}
-
-// undecided is yes if the answer for r, which holds keep out if anything does,
-// depends on a look-up.
-func (m *machine) undecided(l *modelLock, r *Request, behind []*standing) answer {
-	known := *r
-	known.Party.Taker.Started = 1 // as old as can be: of every process that it may be of
-	freeIfOld, _ := m.model.mayGo(l, &known, behind)
-	known.Party.Taker.Started = 1 << 62
-	freeIfNew, _ := m.model.mayGo(l, &known, behind)
-	if freeIfOld != freeIfNew {
-		return yes
-	}
-	return doubt
-}
-
 func (m *machine) Unlock(*rapid.T) {
 	r := m.request()
 	l := m.model.lock(r.Key)
@@ -389,6 +221,13 @@ func (m *machine) Die(*rapid.T) {
 func (m *machine) Crash(*rapid.T) {
 	m.world.crash()
 	m.follow(direct{})
+	// Requests on a detour come anew.
+	m.detours, m.model.place = nil, 0
+	for _, l := range m.model.locks {
+		for _, s := range l.queue {
+			m.model.place = max(m.model.place, s.place)
+		}
+	}
 }
 
 func (m *machine) Shutdown(*rapid.T) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Whatever call takes a lock, it excludes every other call that would (design
@@ -96,7 +97,10 @@ func TestOneParty(t *testing.T) {
 		"two posix handles of a process are one owner": `
 			a posix x 0-9  -> got
 			a' posix x 5-14 -> got
-			= a x 0-14`,
+			= a x 0-4, a' x 5-14    # each byte through the file that it was last taken by
+			a posix x 0-9  -> got
+			= a' x 10-14, a x 0-9
+			a unposix 0-   -> -a' -a`,
 		"two OFD handles of a process exclude each other": `
 			a ofd x 0-9    -> got
 			a' try ofd s 5-5 -> held
@@ -205,6 +209,29 @@ func TestRecycledOwnerNumber(t *testing.T) {
 	w.CloseHandle(key, 1)
 	if h := w.state()[key].holds; len(h) != 1 || h[0].Party.Handle != 2 {
 		t.Fatalf("held by %v", h)
+	}
+}
+
+// The number may come back to the same process, which closes a file and opens
+// another: what it takes through the new one must not end with the old one.
+func TestRecycledOwnerNumberOfOneProcess(t *testing.T) {
+	for _, again := range []Range{{0, 9}, {2, 3}, {5, 14}, {10, 14}} {
+		w := newWorld(t)
+		key := Key{1, "L"}
+		ofd := func(handle uint64, pid uint32, r Range) Request {
+			return Request{
+				Key: key, Via: ViaFcntl, Mode: Exclusive, Range: r,
+				Party: Party{Handle: handle, File: 1, Owner: 7, Taker: Process{Pid: pid, Started: 1}},
+			}
+		}
+		wantErr(t, "through the first file", w.Try(ofd(1, 100, Range{0, 9})), nil)
+		w.clock.advance(time.Second)
+		wantErr(t, "through the second, with its number", w.Try(ofd(2, 100, again)), nil)
+		w.CloseHandle(key, 1) // its RELEASE at last
+		wantErr(t, "a stranger", w.Try(ofd(3, 200, again)), ErrHeld)
+		if h := w.state()[key].holds; len(h) != 1 || h[0].Range != again {
+			t.Fatalf("held is %v, want %v", h, again)
+		}
 	}
 }
 

@@ -130,7 +130,7 @@ func checkPair(a, b *Hold) error {
 		if a.Range.Overlaps(b.Range) {
 			return fmt.Errorf("one owner's holds overlap: %v and %v", *a, *b)
 		}
-		if a.Mode == b.Mode && a.Range.touches(b.Range) {
+		if a.Mode == b.Mode && a.Party.Handle == b.Party.Handle && a.Range.touches(b.Range) {
 			return fmt.Errorf("one owner's holds are not merged: %v and %v", *a, *b)
 		}
 	}

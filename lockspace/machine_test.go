@@ -57,7 +57,8 @@ type machine struct {
 	keyOf   map[uint64]Key  // by handle
 	handles uint64
 	waits   WaitID
-	idioms  []string // in use
+	detours []Request // on their way to be looked up
+	idioms  []string  // in use
 	// What differs from run to run, for all to be reached:
 	lazy   bool     // the class of a thread must be looked up
 	calm   bool     // files are rarely closed, and locks rarely broken

@@ -58,6 +58,7 @@ func (c *claim) String() string {
 // standing is a wait.
 type standing struct {
 	id    WaitID
+	place uint64 // the queue is in this order
 	r     Request
 	since Instant
 	until time.Duration // while it is absent, the end of its place
@@ -73,6 +74,7 @@ type model struct {
 	world *world // for the clock and the processes
 	locks map[Key]*modelLock
 	token uint64
+	place uint64 // the last one given
 }
 
 func (m *model) lock(k Key) *modelLock {
@@ -306,17 +308,18 @@ func (m *model) inCycle(r *Request, posix func(*Request) bool) bool {
 func (m *model) grant(l *modelLock, r *Request) *claim {
 	wanted := cellsOf(r.Range)
 	for _, c := range l.claims {
-		if own(c, r) && c.r.Mode == r.Mode && !slices.ContainsFunc(indexes(wanted), func(i int) bool { return !c.has[i] }) {
+		if own(c, r) && c.r.Mode == r.Mode && c.r.Party.Handle == r.Party.Handle && !slices.ContainsFunc(indexes(wanted), func(i int) bool { return !c.has[i] }) {
 			return c // asked again
 		}
 	}
 	m.token++
 	g := &claim{r: *r, has: wanted, token: m.token, since: m.world.clock.now}
-	// One owner's holds of one mode that are side by side are one hold.
+	// One owner's holds of one mode through one file that are side by side are
+	// one hold.
 	for again := true; again; {
 		again = false
 		l.claims = slices.DeleteFunc(l.claims, func(c *claim) bool {
-			if !own(c, r) || c.r.Mode != r.Mode || !c.has.near(g.has) {
+			if !own(c, r) || c.r.Mode != r.Mode || c.r.Party.Handle != r.Party.Handle || !c.has.near(g.has) {
 				return false
 			}
 			for _, i := range indexes(c.has) {

@@ -149,6 +149,32 @@ func TestResumeChangesTheGraph(t *testing.T) {
 	}
 }
 
+// A request that is sent back to be looked up may keep the place at which it
+// arrived.
+func TestReserve(t *testing.T) {
+	w := newWorld(t)
+	request := func(handle uint64) Request {
+		return Request{Key: Key{1, "L"}, Via: ViaFlock, Mode: Exclusive, Range: Whole, Party: Party{Handle: handle}}
+	}
+	wantErr(t, "the holder", w.Try(request(1)), nil)
+	place := w.table.Reserve()
+	for _, handle := range []uint64{3, 4} {
+		_, err := w.Acquire(request(handle), WaitID(handle))
+		wantErr(t, "one who came later", err, nil)
+	}
+	first := request(2)
+	first.Reserved = place
+	_, err := w.Acquire(first, 2)
+	wantErr(t, "one who comes back", err, nil)
+	for holder := uint64(1); holder < 4; holder++ {
+		w.take()
+		w.CloseHandle(request(holder).Key, holder)
+		if h := w.take(); len(h) != 2 || h[1].wait == nil || h[1].wait.ID != WaitID(holder+1) {
+			t.Fatalf("after %d came %v", holder, h)
+		}
+	}
+}
+
 // Shutdown refuses every wait, lets nobody in on the way, and leaves the
 // holds alone.
 func TestShutdown(t *testing.T) {
