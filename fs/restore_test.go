@@ -112,6 +112,22 @@ func TestRestore(t *testing.T) {
 	}
 }
 
+// A request that every process dies of is answered, and work goes on.
+func TestARequestThatKillsIsRefused(t *testing.T) {
+	s := serve(t)
+	s.mustCreate("x", unix.O_EXCL)
+	s.unique += 2
+	deadly := join(u32(40+2), u32(opUnlink), u64(s.unique), u64(1), u32(0), u32(0), u32(0), u32(0), cstring("x"))
+	init := join(u32(40+64), u32(opInit), u64(1), u64(0), zeros(16), u32(7), u32(41), u32(0), u32(1<<10|1<<1), zeros(48))
+	s.conn.Resume(init, nil, [][]byte{deadly}, false, true)
+	if r := s.await(s.unique); r.errno != unix.EIO {
+		t.Errorf("the request that kills: %v, want EIO", r.errno)
+	}
+	if r := s.call(opLookup, 1, cstring("x")); r.errno != 0 {
+		t.Errorf("it was carried out: %v", r.errno)
+	}
+}
+
 func TestNumbersAreNotReusedAfterRestore(t *testing.T) {
 	records, tokens := store{}, new(lockspace.Counter)
 	s := serveWith(t, func(o *fs.Options) { o.Journal = fs.NewRecords(records) })

@@ -78,6 +78,10 @@ func runWorker(c config, log *slog.Logger) int {
 	return exitOK
 }
 
+// attempts is how many workers may die of what was left to do, one after the
+// other, before it is given up.
+const attempts = 3
+
 // takeOver makes the filesystem that the memory tells of, and carries out what
 // a worker before this one left undone.
 func takeOver(memory *state.Memory, log *slog.Logger) (*device.Conn, *fs.FS, error) {
@@ -112,7 +116,9 @@ func takeOver(memory *state.Memory, log *slog.Logger) (*device.Conn, *fs.FS, err
 		for _, unique := range slices.Sorted(maps.Keys(found.away)) {
 			away = append(away, found.away[unique])
 		}
-		conn.Resume(found.init, undelivered, away, pending)
+		refuse := memory.Attempt() > attempts
+		conn.Resume(found.init, undelivered, away, pending, refuse)
+		memory.Progress()
 	}
 	return conn, filesystem, nil
 }

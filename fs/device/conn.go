@@ -123,7 +123,10 @@ func (c *Conn) Attach(fs Filesystem) {
 // request, undelivered are the answers of the last step, away the requests that
 // were on a detour, in the order in which they had come; and the ledger's slot
 // may have one that was read and not carried out.
-func (c *Conn) Resume(init []byte, undelivered, away [][]byte, pending bool) {
+//
+// refuse: processes have died of these requests, one after the other. They are
+// answered with EIO instead, so that work goes on.
+func (c *Conn) Resume(init []byte, undelivered, away [][]byte, pending, refuse bool) {
 	c.mu.Lock()
 	// The new server learns what was agreed; the kernel knows.
 	c.server.HandleRequest([][]byte{init}, [][]byte{c.out})
@@ -136,15 +139,37 @@ func (c *Conn) Resume(init []byte, undelivered, away [][]byte, pending bool) {
 		if !ok {
 			continue
 		}
+		if refuse {
+			c.refuse(request, nil)
+			continue
+		}
 		c.mu.Lock()
 		d := &detour{unique: h.unique, request: request}
 		c.detours[d.unique] = d
 		c.mu.Unlock()
 		c.arrive(d)
 	}
-	if pending {
-		c.Dispatch(c.ledger.Slot())
+	switch slot := c.ledger.Slot(); {
+	case pending && refuse:
+		c.refuse(slot.Request(), slot)
+	case pending:
+		c.Dispatch(slot)
 	}
+}
+
+// refuse answers a request with EIO. slot is where it is, nil if it is away.
+func (c *Conn) refuse(request []byte, slot Slot) {
+	h, ok := parseHeader(request)
+	c.step(func() {
+		if !ok {
+			return
+		}
+		c.log.Error("request refused: every process that carried it out died", "opcode", h.opcode, "unique", h.unique)
+		c.Answer(h.unique, unix.EIO)
+		if slot == nil {
+			c.ledger.Back(h.unique)
+		}
+	}, slot)
 }
 
 // Serve reads and carries out requests until the filesystem is unmounted,
@@ -172,11 +197,14 @@ func (c *Conn) Serve() error {
 }
 
 // Do makes f a step.
-func (c *Conn) Do(f func()) {
+func (c *Conn) Do(f func()) { c.step(f, nil) }
+
+// step makes f a step, about the request in slot, if there is one.
+func (c *Conn) step(f func(), slot Slot) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f()
-	c.endStep(nil, false)
+	c.endStep(slot, slot != nil)
 }
 
 // Answer answers a parked request when the step ends. Only within a step.
