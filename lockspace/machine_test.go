@@ -292,6 +292,14 @@ func (m *machine) compare() {
 	for _, k := range m.keys {
 		l, st := m.model.lock(k), state[k]
 		var holds, claims []string
+		for _, c := range l.claims {
+			for _, h := range st.holds {
+				if h.Token == c.token && cellsOf(h.Range) == c.has && slices.Contains(c.maybe, h.Party.Taker) {
+					c.r.Party.Taker = h.Party.Taker
+				}
+			}
+			c.maybe = nil
+		}
 		for _, h := range st.holds {
 			holds = append(holds, (&claim{r: h.Request, has: cellsOf(h.Range), token: h.Token, since: h.Since}).String())
 		}

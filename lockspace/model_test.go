@@ -49,6 +49,9 @@ type claim struct {
 	has   cellSet
 	token uint64
 	since Instant
+	// maybe are the processes that may as well be the taker: of two claims of
+	// one age that became one, either may go on.
+	maybe []Process
 }
 
 func (c *claim) String() string {
@@ -328,6 +331,10 @@ func (m *model) grant(l *modelLock, r *Request) *claim {
 			if c.since.Boot < g.since.Boot {
 				g.since = c.since
 				g.r.Party = c.r.Party // what was begun goes on
+				g.maybe = nil
+			}
+			if c.since.Boot == g.since.Boot {
+				g.maybe = append(g.maybe, c.r.Party.Taker)
 			}
 			again = true
 			return true

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,9 @@ func runWorker(c config, log *slog.Logger) int {
 	if err := restoreOOMScore(c.oomScore); err != nil {
 		log.Debug("oom_score_adj stays", "err", err)
 	}
+	// What is made until requests are answered is there to stay: nothing to
+	// collect, and clients are waiting.
+	collect := debug.SetGCPercent(-1)
 	memory, err := state.Open(workerState)
 	if errors.Is(err, state.ErrVersion) {
 		log.Error("this program cannot take over", "err", err)
@@ -55,6 +59,7 @@ func runWorker(c config, log *slog.Logger) int {
 		log.Error("cannot use the state", "err", err)
 		return exitState
 	}
+	debug.SetGCPercent(collect)
 	if _, err := control.Write([]byte(messageServing)); err != nil {
 		log.Error("the keeper is gone", "err", err)
 		return exitInternal
