@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lockfs/lockfs/fs"
+	"github.com/lockfs/lockfs/fs/device"
 	"github.com/lockfs/lockfs/lockspace"
 )
 
@@ -119,7 +120,7 @@ func TestARequestThatKillsIsRefused(t *testing.T) {
 	s.unique += 2
 	deadly := join(u32(40+2), u32(opUnlink), u64(s.unique), u64(1), u32(0), u32(0), u32(0), u32(0), cstring("x"))
 	init := join(u32(40+64), u32(opInit), u64(1), u64(0), zeros(16), u32(7), u32(41), u32(0), u32(1<<10|1<<1), zeros(48))
-	s.conn.Resume(init, nil, [][]byte{deadly}, false, true)
+	s.conn.Resume(init, nil, []device.Traveller{{Request: deadly}}, false, true)
 	if r := s.await(s.unique); r.errno != unix.EIO {
 		t.Errorf("the request that kills: %v, want EIO", r.errno)
 	}

@@ -26,9 +26,18 @@ type ledger struct{ memory *state.Memory }
 // Slot returns the memory's.
 func (l ledger) Slot() device.Slot { return l.memory.Slots()[0] }
 
-// Away and Back keep a request as a record.
-func (l ledger) Away(unique uint64, request []byte) { l.memory.Tx().Put(kindAway, unique, request) }
-func (l ledger) Back(unique uint64)                 { l.memory.Tx().Drop(kindAway, unique) }
+// Away keeps a request as a record: a byte that says whether it was
+// interrupted, and what was read.
+func (l ledger) Away(unique uint64, r device.Traveller) {
+	b := []byte{0}
+	if r.Interrupted {
+		b[0] = 1
+	}
+	l.memory.Tx().Put(kindAway, unique, append(b, r.Request...))
+}
+
+// Back drops the record.
+func (l ledger) Back(unique uint64) { l.memory.Tx().Drop(kindAway, unique) }
 
 // SaveInit keeps the connection's first request.
 func (l ledger) SaveInit(request []byte) { l.memory.Tx().Put(kindInit, 0, request) }
@@ -72,21 +81,27 @@ func (t *tokens) Next() uint64 {
 type recovered struct {
 	saved fs.Saved
 	init  []byte // nil: the connection has not begun
-	away  map[uint64][]byte
+	away  map[uint64]device.Traveller
 	token uint64
 	fresh bool // nothing is in it
 }
 
 // readMemory reads the records.
 func readMemory(m *state.Memory) (*recovered, error) {
-	r := &recovered{fresh: true, away: make(map[uint64][]byte)}
+	r := &recovered{fresh: true, away: make(map[uint64]device.Traveller)}
 	for record := range m.Records() {
 		r.fresh = false
 		switch record.Kind {
 		case kindInit:
 			r.init = append([]byte(nil), record.Data...)
 		case kindAway:
-			r.away[record.ID] = append([]byte(nil), record.Data...)
+			if len(record.Data) < 1 || record.Data[0] > 1 {
+				return nil, fmt.Errorf("request %d: %w", record.ID, fs.ErrRecord)
+			}
+			r.away[record.ID] = device.Traveller{
+				Request:     append([]byte(nil), record.Data[1:]...),
+				Interrupted: record.Data[0] == 1,
+			}
 		case kindTokens:
 			token, err := decodeToken(record.Data)
 			if err != nil {

@@ -117,7 +117,7 @@ func takeOver(memory *state.Memory, log *slog.Logger) (*device.Conn, *fs.FS, err
 	conn.Do(func() {}) // commits a new root
 	if found.init != nil {
 		log.Debug("taking over", "answers", len(undelivered), "away", len(found.away), "pending", pending)
-		var away [][]byte
+		var away []device.Traveller
 		for _, unique := range slices.Sorted(maps.Keys(found.away)) {
 			away = append(away, found.away[unique])
 		}

@@ -126,7 +126,7 @@ func (c *Conn) Attach(fs Filesystem) {
 //
 // refuse: processes have died of these requests, one after the other. They are
 // answered with EIO instead, so that work goes on.
-func (c *Conn) Resume(init []byte, undelivered, away [][]byte, pending, refuse bool) {
+func (c *Conn) Resume(init []byte, undelivered [][]byte, away []Traveller, pending, refuse bool) {
 	c.mu.Lock()
 	// The new server learns what was agreed; the kernel knows.
 	c.server.HandleRequest([][]byte{init}, [][]byte{c.out})
@@ -134,17 +134,17 @@ func (c *Conn) Resume(init []byte, undelivered, away [][]byte, pending, refuse b
 		c.write(answer)
 	}
 	c.mu.Unlock()
-	for _, request := range away {
-		h, ok := parseHeader(request)
+	for _, r := range away {
+		h, ok := parseHeader(r.Request)
 		if !ok {
 			continue
 		}
 		if refuse {
-			c.refuse(request, nil)
+			c.refuse(r.Request, nil)
 			continue
 		}
 		c.mu.Lock()
-		d := &detour{unique: h.unique, request: request}
+		d := &detour{unique: h.unique, request: r.Request, interrupted: r.Interrupted}
 		c.detours[d.unique] = d
 		c.mu.Unlock()
 		c.arrive(d)
@@ -254,7 +254,7 @@ func (c *Conn) Dispatch(slot Slot) {
 	default:
 		rootToFilesystem(in)
 		if !c.request(h, in) {
-			c.ledger.Away(h.unique, in)
+			c.ledger.Away(h.unique, Traveller{Request: in})
 			c.depart(h, &detour{request: append([]byte(nil), in...)})
 			must = true
 		} else if h.opcode == opInit {
@@ -331,6 +331,7 @@ func (c *Conn) arrive(d *detour) {
 func (c *Conn) interrupt(unique uint64) {
 	if d := c.detours[unique]; d != nil {
 		d.interrupted = true
+		c.ledger.Away(unique, Traveller{d.request, true})
 		return
 	}
 	c.fs.Interrupt(unique)

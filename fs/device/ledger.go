@@ -20,8 +20,9 @@ type Ledger interface {
 	// Slot is the buffer to read into.
 	Slot() Slot
 	// Away keeps a request that is on a detour, under its number, until Back
-	// is called.
-	Away(unique uint64, request []byte)
+	// is called; it is called again when an INTERRUPT has come for it, which
+	// the kernel sends once.
+	Away(unique uint64, r Traveller)
 	Back(unique uint64)
 	// SaveInit keeps the first request of the connection, which a successor
 	// needs.
@@ -33,13 +34,19 @@ type Ledger interface {
 	Commit(slot Slot, answers [][]byte, must bool)
 }
 
+// Traveller is a request that is on a detour.
+type Traveller struct {
+	Request     []byte
+	Interrupted bool
+}
+
 // Volatile returns a Ledger for connections that end with their process.
 func Volatile() Ledger { return volatile{&heapSlot{make([]byte, readBuffer)}} }
 
 type volatile struct{ slot *heapSlot }
 
 func (v volatile) Slot() Slot                { return v.slot }
-func (volatile) Away(uint64, []byte)         {}
+func (volatile) Away(uint64, Traveller)      {}
 func (volatile) Back(uint64)                 {}
 func (volatile) SaveInit([]byte)             {}
 func (volatile) Commit(Slot, [][]byte, bool) {}
