@@ -29,8 +29,7 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 	by := f.author(h.node, h, p)
 	switch {
 	case by.lookup:
-		f.lookUp(in.Unique, func(x *facts) { x.look(f.procs, p.Pid) })
-		return 0, device.Parked
+		return 0, f.lookUpProcess(in.Unique, p.Pid)
 	case !by.ok:
 		return 0, fuse.EBUSY
 	}
@@ -61,8 +60,7 @@ func (f *FS) truncate(unique uint64, d *node, h *handle, p lockspace.Process, si
 	by := f.author(d, h, p)
 	switch {
 	case by.lookup:
-		f.lookUp(unique, func(x *facts) { x.look(f.procs, p.Pid) })
-		return device.Parked
+		return f.lookUpProcess(unique, p.Pid)
 	case by.ok && size > maxBody:
 		return fuse.Status(unix.EFBIG)
 	case by.ok:

@@ -5,7 +5,6 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
-	"github.com/lockfs/lockfs/fs/device"
 	"github.com/lockfs/lockfs/lockspace"
 )
 
@@ -39,9 +38,7 @@ func (f *FS) permit(in *fuse.InHeader, dir *node, want uint32) fuse.Status {
 	default:
 		info, looked := f.facts.known(in.Pid)
 		if !looked {
-			tid := in.Pid
-			f.lookUp(in.Unique, func(x *facts) { x.look(f.procs, tid) })
-			return device.Parked
+			return f.lookUpProcess(in.Unique, in.Pid)
 		}
 		ok = asOther
 		if info != nil && slices.Contains(info.Groups, dir.GID) {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"github.com/lockfs/lockfs/fs/device"
 	"github.com/lockfs/lockfs/lockspace"
 )
 
@@ -93,14 +94,20 @@ func (f *FS) lookUp(unique uint64, find func(*facts)) {
 }
 
 // look adds a process to the facts.
-func (x *facts) look(procs Processes, tid uint32) *ProcessInfo {
+func (x *facts) look(procs Processes, tid uint32) {
 	info, ok := procs.Look(tid)
 	if !ok {
 		x.processes[tid] = nil
-		return nil
+		return
 	}
 	x.processes[tid], x.processes[info.Pid] = &info, &info
-	return &info
+}
+
+// lookUpProcess sends the present request on a detour to one process. It
+// returns Parked.
+func (f *FS) lookUpProcess(unique uint64, tid uint32) fuse.Status {
+	f.lookUp(unique, func(x *facts) { x.look(f.procs, tid) })
+	return device.Parked
 }
 
 // lookFamily adds a process and all it descends from.

@@ -126,7 +126,8 @@ func (r *Request) anonymous() bool {
 	return r.Party.Taker.Started == 0 && r.Party.Taker.Pid != 0
 }
 
-// HoldID numbers holds over the life of a table. Never reused.
+// HoldID numbers holds over the life of a table. A restored table goes on from
+// the highest hold there is; what is never used again is the token.
 type HoldID uint64
 
 // Hold is one grant. Holds are not changed once the table has handed them

@@ -24,8 +24,7 @@ import (
 // it out twice is to answer it twice, and the kernel takes the first answer.
 
 // The slot has a page for its own use, and two to read into: the kernel
-// insists on 8 KiB. A request that fits a page is not cut by a page that is
-// missing, see the facts on populated memory in the source of the device.
+// insists on 8 KiB.
 const (
 	slotHeader = pageSize
 	// SlotBuffer is the room for a request, in bytes.

@@ -11,8 +11,10 @@
 // process that closes a lock and takes it again find it held.
 //
 // Everything that happens to the filesystem's state happens in a step, one
-// step at a time: a request, an INTERRUPT, a timer ([Conn.Do]). Answers are
-// written when the step is over, those of waits that it ended first.
+// step at a time: a request, an INTERRUPT, a timer ([Conn.Do]). What a step
+// changed and the answers it decided are committed together ([Ledger]), and then
+// the answers are written, those of waits that it ended first, before the next
+// step begins.
 //
 // # Waiting
 //
