@@ -35,7 +35,7 @@ type Memory struct {
 	slots []*Slot
 
 	// step, if set, is called after each store that a successor could be left
-	// with, for tests to stop there.
+	// with.
 	step func(string)
 }
 
@@ -93,7 +93,10 @@ func initialize(fd, slots int) error {
 // committed, and reads the records. [Memory.Pending] and [Memory.Undelivered]
 // then tell what is left to do. Errors: [ErrFormat], [ErrVersion], those of
 // mmap(2).
-func Open(fd int) (*Memory, error) {
+//
+// step, if not nil, is called with a name after each store that a successor
+// could be left with, for tests to die there.
+func Open(fd int, step func(string)) (*Memory, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, fmt.Errorf("state: %w", err)
@@ -105,7 +108,7 @@ func Open(fd int) (*Memory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map the state: %w", err)
 	}
-	m := &Memory{fd: fd, mem: mem, index: make(map[key]place)}
+	m := &Memory{fd: fd, mem: mem, index: make(map[key]place), step: step}
 	m.tx.m = m
 	if err := m.recover(); err != nil {
 		_ = unix.Munmap(mem)

@@ -25,7 +25,7 @@ func create(t testing.TB) int {
 
 func open(t testing.TB, fd int) *Memory {
 	t.Helper()
-	m, err := Open(fd)
+	m, err := Open(fd, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +253,7 @@ func TestForeignFilesAreRefused(t *testing.T) {
 		}
 		old := bytes.Clone(m.mem[c.at : c.at+uint64(len(c.b))])
 		copy(m.mem[c.at:], c.b)
-		if _, err := Open(fd); !errors.Is(err, c.want) {
+		if _, err := Open(fd, nil); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", c.what, err, c.want)
 		}
 		copy(m.mem[c.at:], old)
@@ -288,7 +288,7 @@ func FuzzOpen(f *testing.F) {
 		if !redone {
 			m.at(offBegun).Store(1 << 40)
 		}
-		got, err := Open(fd)
+		got, err := Open(fd, nil)
 		if err != nil {
 			if !errors.Is(err, ErrFormat) && !errors.Is(err, ErrVersion) {
 				t.Errorf("an error of another kind: %v", err)

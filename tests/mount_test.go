@@ -3,6 +3,7 @@ package tests
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -71,7 +72,7 @@ func startMount(t testing.TB, uid, gid uint32, flags []string) *Mount {
 	if err := os.Chown(m.Dir, int(uid), int(gid)); err != nil {
 		t.Fatal(err)
 	}
-	argv := append([]string{program(t, "lockfs"), "--backing", "none"}, flags...)
+	argv := append([]string{program(t, "lockfs"), "--backing", "none", "--log-level", "debug"}, flags...)
 	m.start(append(argv, m.Dir))
 	t.Cleanup(m.Stop)
 	m.awaitReady()
@@ -157,9 +158,13 @@ func (m *Mount) Pid() int {
 	}
 }
 
-// Worker returns the process that serves the mount now, 0 if there is none at
-// the moment.
+// Worker returns the process that serves the mount now, or is about to, 0 if
+// there is none at the moment.
 func (m *Mount) Worker() int {
+	if m.namespaces == 0 {
+		return m.stderr.lastWorker()
+	}
+	// The daemon logs numbers that are not ours.
 	for _, pid := range children(m.Pid()) {
 		return pid
 	}
@@ -268,6 +273,8 @@ type logBuffer struct {
 
 	mu  sync.Mutex
 	buf bytes.Buffer
+	// worker is the one whose start, and not yet whose death, was logged.
+	worker int
 }
 
 func newLogBuffer(marker string) *logBuffer {
@@ -282,6 +289,11 @@ func (b *logBuffer) copyFrom(r io.ReadCloser) {
 		line, err := lines.ReadString('\n')
 		b.mu.Lock()
 		b.buf.WriteString(line)
+		if pid, ok := logged(line, "msg=\"worker started\" worker="); ok {
+			b.worker = pid
+		} else if pid, ok := logged(line, "msg=\"the worker died\" worker="); ok && pid == b.worker {
+			b.worker = 0
+		}
 		b.mu.Unlock()
 		if !seen && strings.Contains(line, b.marker) {
 			seen = true
@@ -291,6 +303,22 @@ func (b *logBuffer) copyFrom(r io.ReadCloser) {
 			return
 		}
 	}
+}
+
+// logged returns the number that follows a text in a line.
+func logged(line, text string) (n int, ok bool) {
+	_, after, ok := strings.Cut(line, text)
+	if ok {
+		_, err := fmt.Sscan(after, &n)
+		ok = err == nil
+	}
+	return n, ok
+}
+
+func (b *logBuffer) lastWorker() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.worker
 }
 
 func (b *logBuffer) String() string {

@@ -36,7 +36,9 @@ type keeper struct {
 	// refused: the program on disk could not take over; workers are started
 	// from the program that this process runs.
 	refused  bool
-	restarts int // in a row, without serving for a second
+	// restarts counts workers that ended by themselves, or before they served,
+	// one soon after the other.
+	restarts int
 }
 
 // worker is a worker process as the keeper sees it.
@@ -107,9 +109,9 @@ func (k *keeper) run(signals <-chan os.Signal) int {
 			k.worker.serving = true
 			if !ready {
 				ready = true
-				k.log.Info("ready", "mountpoint", k.mount.Dir, "version", version)
+				k.log.Info("ready", "mountpoint", k.mount.Dir, "version", version, "worker", k.worker.cmd.Process.Pid)
 			} else {
-				k.log.Info("a new worker serves", "pid", k.worker.cmd.Process.Pid, "after", time.Since(k.worker.started))
+				k.log.Info("a new worker serves", "worker", k.worker.cmd.Process.Pid, "after", time.Since(k.worker.started))
 			}
 		case code := <-k.worker.ended:
 			if code == exitOK {
@@ -165,6 +167,7 @@ func (k *keeper) start() error {
 	go w.listen()
 	go w.wait()
 	k.worker = w
+	k.log.Debug("worker started", "worker", cmd.Process.Pid)
 	return nil
 }
 
@@ -209,8 +212,8 @@ func (k *keeper) next(code int) error {
 		k.refused = true
 		return k.start()
 	}
-	k.log.Warn("the worker died", "pid", w.cmd.Process.Pid, "how", w.cmd.ProcessState.String())
-	if w.serving && time.Since(w.started) > time.Second {
+	k.log.Warn("the worker died", "worker", w.cmd.Process.Pid, "how", w.cmd.ProcessState.String())
+	if w.serving && (time.Since(w.started) > time.Second || killed(w.cmd.ProcessState)) {
 		k.restarts = 0
 	}
 	if k.restarts++; k.restarts > 20 {
@@ -219,6 +222,13 @@ func (k *keeper) next(code int) error {
 		time.Sleep(min(time.Duration(k.restarts-20)*10*time.Millisecond, time.Second))
 	}
 	return k.start()
+}
+
+// killed reports whether a process was ended by SIGKILL: by somebody else, that
+// is.
+func killed(s *os.ProcessState) bool {
+	status, ok := s.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == unix.SIGKILL
 }
 
 // replace has the program that is on disk now take over. Killing is how every

@@ -38,6 +38,7 @@ const (
 
 // runWorker is the worker; it returns its exit code.
 func runWorker(c config, log *slog.Logger) int {
+	_ = os.WriteFile("/proc/self/comm", []byte("lockfs-worker"), 0)
 	control := os.NewFile(workerControl, "control")
 	if err := restoreOOMScore(c.oomScore); err != nil {
 		log.Debug("oom_score_adj stays", "err", err)
@@ -45,7 +46,12 @@ func runWorker(c config, log *slog.Logger) int {
 	// What is made until requests are answered is there to stay: nothing to
 	// collect, and clients are waiting.
 	collect := debug.SetGCPercent(-1)
-	memory, err := state.Open(workerState)
+	crash, err := newCrashPoints()
+	if err != nil {
+		log.Error("no crash points", "err", err)
+		return exitInternal
+	}
+	memory, err := state.Open(workerState, crash.memory())
 	if errors.Is(err, state.ErrVersion) {
 		log.Error("this program cannot take over", "err", err)
 		return exitState
@@ -54,12 +60,13 @@ func runWorker(c config, log *slog.Logger) int {
 		log.Error("cannot use the state", "err", err)
 		return exitInternal
 	}
-	conn, filesystem, err := takeOver(memory, log)
+	conn, filesystem, err := takeOver(memory, crash, log)
 	if err != nil {
 		log.Error("cannot use the state", "err", err)
 		return exitState
 	}
 	debug.SetGCPercent(collect)
+	crash.at("serving")
 	if _, err := control.Write([]byte(messageServing)); err != nil {
 		log.Error("the keeper is gone", "err", err)
 		return exitInternal
@@ -89,13 +96,15 @@ const attempts = 3
 
 // takeOver makes the filesystem that the memory tells of, and carries out what
 // a worker before this one left undone.
-func takeOver(memory *state.Memory, log *slog.Logger) (*device.Conn, *fs.FS, error) {
+func takeOver(memory *state.Memory, crash *crashPoints, log *slog.Logger) (*device.Conn, *fs.FS, error) {
+	crash.at("opened")
 	found, err := readMemory(memory)
 	if err != nil {
 		return nil, nil, err
 	}
 	l := ledger{memory}
 	conn := device.New(workerDevice, l, log)
+	crash.attach(conn)
 	options := fs.Options{
 		Device:    conn,
 		Processes: fs.Proc{},
@@ -114,6 +123,7 @@ func takeOver(memory *state.Memory, log *slog.Logger) (*device.Conn, *fs.FS, err
 	}
 	conn.Attach(filesystem)
 	undelivered, pending := memory.Undelivered(), len(memory.Pending()) > 0
+	crash.at("restored")
 	conn.Do(func() {}) // commits a new root
 	if found.init != nil {
 		log.Debug("taking over", "answers", len(undelivered), "away", len(found.away), "pending", pending)
@@ -123,6 +133,7 @@ func takeOver(memory *state.Memory, log *slog.Logger) (*device.Conn, *fs.FS, err
 		}
 		refuse := memory.Attempt() > attempts
 		conn.Resume(found.init, undelivered, away, pending, refuse)
+		crash.at("taken over")
 		memory.Progress()
 	}
 	return conn, filesystem, nil

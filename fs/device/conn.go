@@ -52,6 +52,8 @@ type Conn struct {
 
 	fs     Filesystem
 	server *fuse.ProtocolServer
+	// hook, if set, is called where a process could die.
+	hook func(step string, opcode uint32)
 
 	// mu makes steps of what happens; it guards everything below and the
 	// filesystem's whole state. A step's answers are written before it is
@@ -97,6 +99,19 @@ func New(fd int, ledger Ledger, log *slog.Logger) *Conn {
 	}
 }
 
+// OnStep has hook called with a name between any two things that a successor
+// could find done or not done, for tests to die there; opcode is that of the
+// request that the step is about, 0 if it is about none. To be called before
+// Attach.
+func (c *Conn) OnStep(hook func(step string, opcode uint32)) { c.hook = hook }
+
+// crash is where a process could die.
+func (c *Conn) crash(step string, opcode uint32) {
+	if c.hook != nil {
+		c.hook(step, opcode)
+	}
+}
+
 // Attach gives the connection the filesystem it serves, before anything else.
 func (c *Conn) Attach(fs Filesystem) {
 	c.fs = fs
@@ -130,8 +145,10 @@ func (c *Conn) Resume(init []byte, undelivered [][]byte, away []Traveller, pendi
 	c.mu.Lock()
 	// The new server learns what was agreed; the kernel knows.
 	c.server.HandleRequest([][]byte{init}, [][]byte{c.out})
+	c.crash("resumed", 0)
 	for _, answer := range undelivered {
 		c.write(answer)
+		c.crash("repeated", 0)
 	}
 	c.mu.Unlock()
 	for _, r := range away {
@@ -204,7 +221,7 @@ func (c *Conn) step(f func(), slot Slot) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f()
-	c.endStep(slot, slot != nil)
+	c.endStep(slot, slot != nil, 0)
 }
 
 // Answer answers a parked request when the step ends. Only within a step.
@@ -222,17 +239,21 @@ func (c *Conn) Detour(unique uint64, look func() any) {
 }
 
 // endStep commits a step and sends its answers. slot is the one whose request
-// the step was about, nil if none.
-func (c *Conn) endStep(slot Slot, must bool) {
+// the step was about, nil if none; opcode is the request's, 0 if none.
+func (c *Conn) endStep(slot Slot, must bool, opcode uint32) {
 	c.fs.EndStep()
+	c.crash("decided", opcode)
 	c.ledger.Commit(slot, c.answers, must)
+	c.crash("recorded", opcode)
 	for _, b := range c.answers {
 		c.write(b)
+		c.crash("answered", opcode)
 	}
 	clear(c.answers)
 	c.answers = c.answers[:0]
 	if slot != nil {
 		slot.Done()
+		c.crash("done", opcode)
 	}
 }
 
@@ -243,6 +264,7 @@ func (c *Conn) Dispatch(slot Slot) {
 	defer c.mu.Unlock()
 	in := slot.Request()
 	h, ok := parseHeader(in)
+	c.crash("read", h.opcode)
 	must := mustDecide(h.opcode)
 	switch {
 	case !ok:
@@ -261,7 +283,7 @@ func (c *Conn) Dispatch(slot Slot) {
 			c.ledger.SaveInit(in)
 		}
 	}
-	c.endStep(slot, must)
+	c.endStep(slot, must, h.opcode)
 }
 
 // request has go-fuse decode a request and the filesystem carry it out. It
@@ -310,6 +332,7 @@ func (c *Conn) arrive(d *detour) {
 	defer c.mu.Unlock()
 	delete(c.detours, d.unique)
 	h, _ := parseHeader(d.request)
+	c.crash("back", h.opcode)
 	c.fs.Recall(d.found)
 	done := c.request(h, d.request)
 	c.fs.Recall(nil)
@@ -323,7 +346,7 @@ func (c *Conn) arrive(d *detour) {
 			c.fs.Interrupt(h.unique)
 		}
 	}
-	c.endStep(nil, false)
+	c.endStep(nil, false, h.opcode)
 }
 
 // interrupt ends the wait of a request, or has it end when it comes back from

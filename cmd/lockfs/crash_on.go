@@ -1,0 +1,114 @@
+//go:build crashpoints
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/fs/device"
+)
+
+// A worker that was built with the tag crashpoints dies, by SIGKILL, where the
+// file that $LOCKFS_CRASHPOINTS names says. The file is a plan: the number of
+// the next death, the number of deaths, and for each the step at which it
+// happens, the opcode of the request that the step must be about (0: any), and
+// how many such steps are let pass before. Numbers are in the machine's byte
+// order. Whoever plans the deaths maps the file, and sees by the number of the
+// next one which of them came about.
+//
+//	0   uint64  number of the next death
+//	8   uint64  number of deaths
+//	16  deaths, of 64 bytes each:
+//	    0   char[48]  name of the step, padded with NUL
+//	    48  uint32    opcode
+//	    52  uint32    steps to let pass
+const crashEnv = "LOCKFS_CRASHPOINTS"
+
+const (
+	planSize    = 4096
+	planDeaths  = 16
+	deathSize   = 64
+	deathOpcode = 48
+	deathPass   = 52
+)
+
+// crashPoints is the plan.
+type crashPoints struct {
+	plan []byte
+	// opcode is that of the latest request.
+	opcode atomic.Uint32
+}
+
+func newCrashPoints() (*crashPoints, error) {
+	name := os.Getenv(crashEnv)
+	if name == "" {
+		return nil, nil
+	}
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	plan, err := unix.Mmap(int(f.Fd()), 0, planSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map %s: %w", name, err)
+	}
+	return &crashPoints{plan: plan}, nil
+}
+
+// memory returns the hook for the memory, whose steps are about the latest
+// request.
+func (p *crashPoints) memory() func(step string) {
+	if p == nil {
+		return nil
+	}
+	return p.at
+}
+
+// attach has the steps of a connection die as planned.
+func (p *crashPoints) attach(c *device.Conn) {
+	if p == nil {
+		return
+	}
+	c.OnStep(func(step string, opcode uint32) {
+		p.opcode.Store(opcode)
+		p.at(step)
+	})
+}
+
+// at dies here if that is the plan.
+func (p *crashPoints) at(step string) {
+	if p == nil {
+		return
+	}
+	next, deaths := p.word(0), p.word(8)
+	n := next.Load()
+	if n >= deaths.Load() {
+		return
+	}
+	d := p.plan[planDeaths+n*deathSize:][:deathSize]
+	if string(bytes.TrimRight(d[:deathOpcode], "\x00")) != step {
+		return
+	}
+	if want := *(*uint32)(unsafe.Pointer(&d[deathOpcode])); want != 0 && want != p.opcode.Load() {
+		return
+	}
+	pass := (*atomic.Uint32)(unsafe.Pointer(&d[deathPass]))
+	if pass.Load() > 0 {
+		pass.Add(^uint32(0))
+		return
+	}
+	next.Add(1)
+	_ = unix.Kill(unix.Getpid(), unix.SIGKILL)
+	select {}
+}
+
+func (p *crashPoints) word(at int) *atomic.Uint64 {
+	return (*atomic.Uint64)(unsafe.Pointer(&p.plan[at]))
+}
