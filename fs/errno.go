@@ -31,7 +31,7 @@ func lockErrno(err error) syscall.Errno {
 		return unix.EINVAL
 	case errors.Is(err, lockspace.ErrBroken):
 		return unix.ESTALE
-	case errors.Is(err, lockspace.ErrShutdown):
+	case errors.Is(err, lockspace.ErrShutdown), errors.Is(err, lockspace.ErrTokens):
 		return unix.ENOLCK
 	}
 	return unix.EIO

@@ -33,6 +33,8 @@ type Options struct {
 	Log       *slog.Logger
 	// UID and GID own the root directory.
 	UID, GID uint32
+	// Kept is what the last mount left by [FS.Save], nil for nothing. For New.
+	Kept *Saved
 }
 
 // FS is the filesystem.
@@ -69,9 +71,13 @@ type FS struct {
 func New(o Options) *FS {
 	f := prepare(o)
 	f.table = lockspace.New(f.environment(o))
-	f.nodes = newNodes(o.Journal, NodeRecord{
-		ID: rootDir, Dir: true, Mode: 0o777, UID: o.UID, GID: o.GID, Made: o.Clock.Now(),
-	})
+	root := NodeRecord{ID: rootDir, Dir: true, Mode: 0o777, UID: o.UID, GID: o.GID, Made: o.Clock.Now()}
+	if o.Kept != nil {
+		if r := o.Kept.nodes[rootDir]; r != nil && r.Dir {
+			root.Mode, root.UID, root.GID = r.Mode&0o777, r.UID, r.GID
+		}
+	}
+	f.nodes = newNodes(o.Journal, root)
 	return f
 }
 
@@ -109,6 +115,15 @@ func (f *FS) Shutdown() (holds int) {
 	f.table.Shutdown()
 	_, holds, _ = f.table.Len()
 	return holds
+}
+
+// Save writes what outlives a clean stop to a store: so far, who may use the
+// mount. A restart must not let in whom an administrator kept out. Within a
+// step.
+func (f *FS) Save(store Putter) {
+	root := f.nodes.get(rootDir).NodeRecord
+	root.Lookups = 0
+	store.Put(kindNode, root.ID, encodeNode(encoder{}, &root).b)
 }
 
 // EndStep does what is left of a step when its request has been carried out.

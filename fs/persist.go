@@ -15,8 +15,13 @@ import (
 
 // Store keeps records of bytes under a kind and a number. *state.Tx is one.
 type Store interface {
-	Put(kind uint8, id uint64, data []byte)
+	Putter
 	Drop(kind uint8, id uint64)
+}
+
+// Putter takes records.
+type Putter interface {
+	Put(kind uint8, id uint64, data []byte)
 }
 
 // Kinds of records. They are part of the format. Those up to 15 are this
@@ -65,7 +70,10 @@ func (r *Records) count(counter int, n uint64) {
 
 func (r *Records) PutNode(n *NodeRecord) {
 	r.count(counterNode, n.ID)
-	e := r.begin()
+	r.put(kindNode, n.ID, encodeNode(r.begin(), n))
+}
+
+func encodeNode(e encoder, n *NodeRecord) encoder {
 	e.u64(n.Parent)
 	e.u64(n.Lookups)
 	e.flag(n.Dir)
@@ -74,7 +82,7 @@ func (r *Records) PutNode(n *NodeRecord) {
 	e.u32(n.GID)
 	e.instant(n.Made)
 	e.text(n.Name)
-	r.put(kindNode, n.ID, e)
+	return e
 }
 
 func (r *Records) PutHandle(h *HandleRecord) {

@@ -2,7 +2,7 @@ package lockspace
 
 // Try asks for a hold that is granted at once or not at all: a non-blocking
 // lock call, or an exclusive creation. Errors: [ErrHeld], [ErrLookup],
-// [ErrRange].
+// [ErrTokens], [ErrRange].
 func (t *Table) Try(r Request) error {
 	_, err := t.acquire(&r, 0)
 	return err
@@ -12,7 +12,7 @@ func (t *Table) Try(r Request) error {
 // wait; granted then is false, and [Observer.Granted] or [Observer.Refused]
 // tells how the wait ended, once, unless it is cancelled. In rare cases that
 // happens before Acquire returns. id is not 0 and not in use.
-// Errors: [ErrDeadlock], [ErrLookup], [ErrRange].
+// Errors: [ErrDeadlock], [ErrLookup], [ErrTokens], [ErrRange].
 func (t *Table) Acquire(r Request, id WaitID) (granted bool, err error) {
 	return t.acquire(&r, id)
 }
@@ -20,6 +20,10 @@ func (t *Table) Acquire(r Request, id WaitID) (granted bool, err error) {
 func (t *Table) acquire(r *Request, id WaitID) (bool, error) {
 	if !r.Range.Valid() {
 		return false, ErrRange
+	}
+	// A wait needs a token as well, when it is granted.
+	if t.tokens.Left() <= uint64(len(t.waits)) {
+		return false, ErrTokens
 	}
 	l := t.lock(r.Key)
 	granted, err := t.request(l, r, id)

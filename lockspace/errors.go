@@ -14,6 +14,8 @@ var (
 	// Party.Taker.Started of the request, or what [Processes] was asked for
 	// and did not know. The user looks it up and asks again.
 	ErrLookup = errors.New("process must be looked up first")
+	// ErrTokens: there is no fencing token for it at present, see [Tokens].
+	ErrTokens = errors.New("no fencing tokens are left")
 	// ErrRange: the byte range is empty or ends beyond MaxOffset.
 	ErrRange = errors.New("byte range is not valid")
 )

@@ -1,5 +1,7 @@
 package lockspace
 
+import "math"
+
 // The interfaces through which the table reaches the world. Its user
 // implements them; tests fake them.
 
@@ -12,6 +14,9 @@ type Clock interface {
 // the implementation outlives the process.
 type Tokens interface {
 	Next() uint64
+	// Left returns how many more can be given out at present. The table asks
+	// before it lets a request in, and lets in no more than can be granted.
+	Left() uint64
 }
 
 // Class says what kind of owner makes an fcntl call.
@@ -89,3 +94,6 @@ func (c *Counter) Next() uint64 {
 	*c++
 	return uint64(*c)
 }
+
+// Left returns how many there are.
+func (c *Counter) Left() uint64 { return math.MaxUint64 - uint64(*c) }

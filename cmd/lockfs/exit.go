@@ -17,6 +17,7 @@ const (
 	exitHelper     = 6 // fusermount3 is missing or refuses
 	exitTimeouts   = 7 // fs.fuse.default_request_timeout or max_request_timeout is set
 	exitState      = 8 // of a worker, to its keeper: it cannot use the state
+	exitStateDir   = 9 // the state directory cannot be used
 )
 
 const exitHelp = `Exit codes:
@@ -30,9 +31,11 @@ const exitHelp = `Exit codes:
   6  fusermount3, by which ordinary users mount, is missing or refuses
   7  the kernel limits how long a request may take (sysctl
      fs.fuse.default_request_timeout, fs.fuse.max_request_timeout)
+  9  the state directory cannot be used: cannot be made or written to, in use by
+     another lockfs
 `
 
-// exitCode returns the code for an error of mounting.
+// exitCode returns the code for an error of starting.
 func exitCode(err error) int {
 	for _, k := range []struct {
 		kind error
@@ -43,6 +46,7 @@ func exitCode(err error) int {
 		{device.ErrNoFUSE, exitNoFUSE},
 		{device.ErrHelper, exitHelper},
 		{device.ErrTimeouts, exitTimeouts},
+		{errStateDir, exitStateDir},
 	} {
 		if errors.Is(err, k.kind) {
 			return k.code

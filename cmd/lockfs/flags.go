@@ -15,11 +15,19 @@ type config struct {
 	allowOther bool
 	logLevel   slog.Level
 	version    bool
-	// worker: this process was started by a keeper, not by a person.
+	stateDir   string
+	help       string // the text, if asked for
+
+	// worker: this process was started by a keeper, not by a person. The rest
+	// is what that says to it; see worker.go.
 	worker   bool
 	oomScore string
 	mountID  uint64
-	help     string // the text, if asked for
+	kept     bool
+	first    reservation
+	// couldKeep is the question whether this program could be the keeper, with
+	// the format of the handover; see handover.go.
+	couldKeep string
 }
 
 const usageHead = `Usage: lockfs [flags] MOUNTPOINT
@@ -39,12 +47,18 @@ func parse(args []string) (config, error) {
 	flags.SortFlags = false
 	backing := flags.String("backing", "none", "directory whose files mirror the locks; only `none` is supported so far")
 	flags.BoolVar(&c.allowOther, "allow-other", false, "let other users in (root always does; needs user_allow_other in /etc/fuse.conf)")
+	flags.StringVar(&c.stateDir, "state-dir", "", "`directory` for what outlives a reboot (fencing tokens) and a restart;\n"+
+		"'none' keeps nothing (default /var/lib/lockfs/MOUNTPOINT, of an ordinary user\n~/.local/state/lockfs/MOUNTPOINT)")
 	level := flags.String("log-level", "info", "`level` of what is logged: debug, info, warn, error")
 	flags.BoolVar(&c.version, "version", false, "print the version and exit")
 	flags.BoolVar(&c.worker, "worker", false, "")
 	flags.StringVar(&c.oomScore, "oom-score", "", "")
 	flags.Uint64Var(&c.mountID, "mount-id", 0, "")
-	for _, internal := range []string{"worker", "oom-score", "mount-id"} {
+	flags.BoolVar(&c.kept, "kept", false, "")
+	flags.Uint64Var(&c.first.limit, "first-token", 0, "")
+	flags.Uint64Var(&c.first.onDisk, "reserved", 0, "")
+	flags.StringVar(&c.couldKeep, "could-keep", "", "")
+	for _, internal := range []string{"worker", "oom-score", "mount-id", "kept", "first-token", "reserved", "could-keep"} {
 		_ = flags.MarkHidden(internal)
 	}
 	help := flags.BoolP("help", "h", false, "print this and exit")

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 	"time"
@@ -16,15 +16,22 @@ import (
 )
 
 // The keeper holds what a worker must not take with it when it dies: the open
-// /dev/fuse and the memory. It starts a worker, and when that dies the next
-// one. It does nothing else, so that it has no reason to die.
+// /dev/fuse, the memory and the state directory. It starts a worker, and when
+// that dies the next one. It does nothing else, so that it has no reason to
+// die.
 
 // keeper is the process that the user started.
 type keeper struct {
-	config config
-	log    *slog.Logger
+	config  config
+	log     *slog.Logger
+	manager *manager // of services; may be nil
+	signals chan os.Signal
+
 	mount  *device.MountPoint
-	memory int // descriptor
+	memory int        // descriptor
+	dir    *state.Dir // nil: nothing is kept on disk
+	// first are the tokens of a new mount.
+	first reservation
 
 	// program is the file that workers are started from: the one that this
 	// process was started from, by name, so that it can be replaced.
@@ -33,42 +40,49 @@ type keeper struct {
 	score string
 
 	worker *worker
+	ready  bool
 	// refused: the program on disk could not take over; workers are started
 	// from the program that this process runs.
-	refused  bool
+	refused bool
+	// replacing: when the next worker serves, the keeper is replaced too.
+	replacing bool
+	examined  chan examination
 	// restarts counts workers that ended by themselves, or before they served,
 	// one soon after the other.
 	restarts int
 }
 
-// worker is a worker process as the keeper sees it.
-type worker struct {
-	cmd     *exec.Cmd
-	control *os.File
-	started time.Time
-	// messages and, when the process is gone as a whole, its exit code.
-	messages chan string
-	ended    chan int
-	serving  bool
-}
-
-// runKeeper serves a mount until it ends; it returns the exit code.
-func runKeeper(c config, mount *device.MountPoint, signals <-chan os.Signal, log *slog.Logger) int {
-	memory, err := state.Create(slots)
-	if err != nil {
-		log.Error("cannot make the state", "err", err)
-		_, _ = mount.Unmount()
-		return exitInternal
-	}
+// newKeeper returns the keeper of the mount that the command line asks for, or
+// of the one that this process was left with. Errors are for people.
+func newKeeper(c config, signals chan os.Signal, log *slog.Logger) (*keeper, error) {
+	k := &keeper{config: c, log: log, signals: signals, manager: connectManager(log), examined: make(chan examination, 1)}
 	program, err := os.Executable()
 	if err != nil {
-		log.Error("cannot find this program", "err", err)
-		_, _ = mount.Unmount()
-		return exitInternal
+		return nil, fmt.Errorf("cannot find this program: %w", err)
 	}
-	k := &keeper{config: c, log: log, mount: mount, memory: memory, program: program}
-	k.protect()
-	return k.run(signals)
+	k.program = strings.TrimSuffix(program, " (deleted)")
+	in, err := inherit()
+	if err != nil {
+		return nil, err
+	}
+	if in != nil {
+		adopt(c, in, k)
+		return k, nil
+	}
+	if k.dir, err = openStateDir(c, log); err != nil {
+		return nil, err
+	}
+	if k.first, err = firstTokens(k.dir); err != nil {
+		return nil, stateDirError(err)
+	}
+	if k.mount, err = device.Mount(c.mountPoint, device.Options{AllowOther: c.allowOther}); err != nil {
+		return nil, err
+	}
+	if k.memory, err = state.Create(slots); err != nil {
+		_, _ = k.mount.Unmount()
+		return nil, fmt.Errorf("cannot make the state: %w", err)
+	}
+	return k, nil
 }
 
 // protect gives the keeper its name and makes it the last to be killed when
@@ -76,22 +90,42 @@ func runKeeper(c config, mount *device.MountPoint, signals <-chan os.Signal, log
 func (k *keeper) protect() {
 	_ = os.WriteFile("/proc/self/comm", []byte("lockfs-keeper"), 0)
 	old, err := os.ReadFile("/proc/self/oom_score_adj")
-	if err == nil && os.WriteFile("/proc/self/oom_score_adj", []byte("-900"), 0) == nil {
-		k.score = strings.TrimSpace(string(old))
+	const lowest = "-900"
+	was := strings.TrimSpace(string(old))
+	if err == nil && was == lowest {
+		was = "0" // by the keeper before this one
+	}
+	if err == nil && os.WriteFile("/proc/self/oom_score_adj", []byte(lowest), 0) == nil {
+		k.score = was
 	}
 }
 
-// run starts workers until the mount ends.
-func (k *keeper) run(signals <-chan os.Signal) int {
-	if err := k.start(); err != nil {
-		k.log.Error("cannot start a worker", "err", err)
-		_, _ = k.mount.Unmount()
-		return exitInternal
+// Times of the keeper.
+const (
+	// aliveTime is how often a worker is asked whether it can still do
+	// something, deadTime how long it may take to answer before it is
+	// replaced. To be killed costs it nothing.
+	aliveTime = 10 * time.Second
+	deadTime  = 30 * time.Second
+	// stopTime is how long a worker has to answer everybody who waits.
+	stopTime = 5 * time.Second
+)
+
+// run serves the mount until it ends; it returns the exit code.
+func (k *keeper) run() int {
+	k.protect()
+	k.giveToManager()
+	if k.worker == nil {
+		if err := k.start(); err != nil {
+			return k.giveUp(err)
+		}
+	} else {
+		k.served()
 	}
-	ready := false
+	alive, due := time.Tick(aliveTime), k.manager.ticks()
 	for {
 		select {
-		case s := <-signals:
+		case s := <-k.signals:
 			if s == unix.SIGHUP {
 				k.replace()
 				continue
@@ -99,36 +133,97 @@ func (k *keeper) run(signals <-chan os.Signal) int {
 			k.log.Info("unmounting", "signal", s.String())
 			return k.stop()
 		case m, ok := <-k.worker.messages:
-			if !ok {
+			switch {
+			case !ok:
 				k.worker.messages = nil
-				continue
+			case m == messageServing:
+				k.worker.serving = true
+				k.served()
+			case m == messageAlive:
+				k.worker.asked = time.Time{}
 			}
-			if m != messageServing {
-				continue
-			}
-			k.worker.serving = true
-			if !ready {
-				ready = true
-				k.log.Info("ready", "mountpoint", k.mount.Dir, "version", version, "worker", k.worker.cmd.Process.Pid)
-			} else {
-				k.log.Info("a new worker serves", "worker", k.worker.cmd.Process.Pid, "after", time.Since(k.worker.started))
-			}
-		case code := <-k.worker.ended:
-			if code == exitOK {
+		case how := <-k.worker.ended:
+			if exitCodeOf(how) == exitOK {
 				return k.unmounted()
 			}
-			if err := k.next(code); err != nil {
-				k.log.Error("cannot start a worker", "err", err)
-				_, _ = k.mount.Unmount()
-				return exitInternal
+			if err := k.next(how); err != nil {
+				return k.giveUp(err)
 			}
+		case e := <-k.examined:
+			// If the worker died meanwhile, its successor brings it up again.
+			if e.worker == k.worker && k.worker.serving {
+				k.replaceKeeper(e.err)
+			}
+		case <-alive:
+			k.checkAlive()
+		case <-due:
+			k.manager.say("WATCHDOG=1")
 		}
 	}
+}
+
+// examination says whether the program on disk could be the keeper: nil if so.
+// It was begun when a worker served.
+type examination struct {
+	worker *worker
+	err    error
+}
+
+// giveUp ends a mount for which no worker can be started.
+func (k *keeper) giveUp(err error) int {
+	k.log.Error("cannot start a worker", "err", err)
+	_, _ = k.mount.Unmount()
+	k.takeFromManager()
+	return exitInternal
+}
+
+// served is called when a worker has begun to answer requests.
+func (k *keeper) served() {
+	pid := k.worker.process.Pid
+	if k.ready {
+		k.log.Info("a new worker serves", "worker", pid, "after", time.Since(k.worker.started))
+	} else {
+		k.ready = true
+		k.log.Info("ready", "mountpoint", k.mount.Dir, "version", version, "worker", pid)
+	}
+	if !k.replacing {
+		k.manager.say("READY=1", "STATUS=Serving "+k.mount.Dir)
+		return
+	}
+	if k.refused {
+		k.replacing = false
+		k.manager.say("READY=1", "STATUS=Serving "+k.mount.Dir+"; the program on disk cannot take over, see the log")
+		return
+	}
+	w := k.worker
+	go func() { k.examined <- examination{w, examine(k.program)} }()
+}
+
+// replace has the program that is on disk now take over: as the worker first,
+// and if that works as the keeper. Killing is how every worker ends.
+func (k *keeper) replace() {
+	k.log.Info("replacing the program", "program", k.program)
+	k.manager.reloading()
+	k.refused, k.replacing = false, true
+	k.worker.kill()
+}
+
+// replaceKeeper puts the program on disk in the place of this one, unless err
+// says that it would not do. The worker serves on.
+func (k *keeper) replaceKeeper(err error) {
+	k.replacing = false
+	if err == nil {
+		err = k.become()
+	}
+	k.log.Error("the program on disk serves, but cannot be the keeper; this one stays", "program", k.program, "err", err)
+	k.manager.say("READY=1", "STATUS=Serving "+k.mount.Dir+"; the keeper could not be replaced, see the log")
 }
 
 // unmounted is the end of the connection, which the worker has seen. It returns
 // the exit code.
 func (k *keeper) unmounted() int {
+	k.manager.say("STOPPING=1")
+	k.takeFromManager()
 	if !k.mount.Mounted() {
 		k.log.Info("unmounted", "mountpoint", k.mount.Dir)
 		return exitOK
@@ -142,81 +237,60 @@ func (k *keeper) unmounted() int {
 
 // start starts a worker.
 func (k *keeper) start() error {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("socketpair: %w", err)
-	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "control"), os.NewFile(uintptr(pair[1]), "control")
-	defer theirs.Close()
 	program := k.program
 	if k.refused {
 		program = "/proc/self/exe"
 	}
-	cmd := exec.Command(program, "--worker", "--oom-score="+k.score, "--log-level="+k.config.logLevel.String(),
-		fmt.Sprintf("--mount-id=%d", k.mount.ID), "--", k.mount.Dir)
-	cmd.Args[0] = "lockfs-worker"
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.ExtraFiles = []*os.File{borrow(k.mount.FD, "/dev/fuse"), borrow(k.memory, "state"), theirs}
-	// Signals to the terminal's group are the keeper's to handle.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		_ = ours.Close()
+	dir, kept := -1, k.manager != nil && k.manager.keeps
+	if k.dir != nil {
+		dir = int(k.dir.File().Fd())
+	}
+	args := []string{
+		"--worker", "--oom-score=" + k.score, "--log-level=" + k.config.logLevel.String(),
+		fmt.Sprintf("--mount-id=%d", k.mount.ID), fmt.Sprintf("--kept=%t", kept),
+		fmt.Sprintf("--first-token=%d", k.first.limit), fmt.Sprintf("--reserved=%d", k.first.onDisk),
+		"--", k.mount.Dir,
+	}
+	w, err := startWorker(program, args, k.mount.FD, k.memory, dir)
+	if err != nil && !k.refused && k.ready {
+		k.refuse(err)
+		return k.start()
+	}
+	if err != nil {
 		return err
 	}
-	w := &worker{cmd: cmd, control: ours, started: time.Now(), messages: make(chan string, 8), ended: make(chan int, 1)}
-	go w.listen()
-	go w.wait()
 	k.worker = w
-	k.log.Debug("worker started", "worker", cmd.Process.Pid)
+	k.log.Debug("worker started", "worker", w.process.Pid)
 	return nil
 }
 
-// borrow makes a file of a descriptor that stays open when the file goes.
-func borrow(fd int, name string) *os.File {
-	copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil
-	}
-	return os.NewFile(uintptr(copied), name)
+// refuse goes on with the program that runs.
+func (k *keeper) refuse(why error) {
+	k.log.Error("the program on disk cannot take over; going on with the one that runs", "program", k.program, "err", why)
+	k.refused = true
 }
 
-// listen passes on what the worker says.
-func (w *worker) listen() {
-	defer close(w.messages)
-	buf := make([]byte, 256)
-	for {
-		n, err := w.control.Read(buf)
-		if err != nil || n == 0 {
-			return
-		}
-		w.messages <- string(buf[:n])
-	}
-}
+// errState: see exitState.
+var errState = errors.New("it cannot use the state, see above")
 
-// wait waits until the whole process is gone: while one thread of it lives, it
-// could still read a request that its successor would wait for.
-func (w *worker) wait() {
-	_ = w.cmd.Wait()
-	for _, f := range w.cmd.ExtraFiles {
-		_ = f.Close()
-	}
-	w.ended <- w.cmd.ProcessState.ExitCode()
-}
-
-// next starts the worker after one that ended with a code.
-func (k *keeper) next(code int) error {
+// next starts the worker after one that ended.
+func (k *keeper) next(how *os.ProcessState) error {
 	w := k.worker
 	_ = w.control.Close()
-	if code == exitState && !w.serving && !k.refused {
-		k.log.Error("the program on disk cannot take over; going on with the one that runs", "program", k.program)
-		k.refused = true
+	if exitCodeOf(how) == exitState && !w.serving && !k.refused {
+		k.log.Warn("the worker died", "worker", w.process.Pid, "how", how)
+		k.refuse(errState)
 		return k.start()
 	}
-	k.log.Warn("the worker died", "worker", w.cmd.Process.Pid, "how", w.cmd.ProcessState.String())
-	if w.serving && (time.Since(w.started) > time.Second || killed(w.cmd.ProcessState)) {
+	k.log.Warn("the worker died", "worker", w.process.Pid, "how", how)
+	if w.serving && (time.Since(w.started) > time.Second || killed(how)) {
 		k.restarts = 0
 	}
-	if k.restarts++; k.restarts > 20 {
+	k.restarts++
+	if k.replacing && !w.serving && !killed(how) && !k.refused && k.restarts > 1 {
+		k.refuse(fmt.Errorf("its worker ended before it served: %v", how))
+	}
+	if k.restarts > 20 {
 		// Something is wrong that does not pass. Not as fast as possible, but
 		// on and on: clients wait, and their locks are safe.
 		time.Sleep(min(time.Duration(k.restarts-20)*10*time.Millisecond, time.Second))
@@ -224,33 +298,31 @@ func (k *keeper) next(code int) error {
 	return k.start()
 }
 
-// killed reports whether a process was ended by SIGKILL: by somebody else, that
-// is.
-func killed(s *os.ProcessState) bool {
-	status, ok := s.Sys().(syscall.WaitStatus)
-	return ok && status.Signaled() && status.Signal() == unix.SIGKILL
+// checkAlive asks the worker for a sign of life, and ends one that gave none.
+// A worker that is taking over may be busy for as long as it likes.
+func (k *keeper) checkAlive() {
+	w := k.worker
+	switch {
+	case !w.serving:
+	case w.asked.IsZero():
+		w.asked = time.Now()
+		w.say(messageAsk)
+	case time.Since(w.asked) > deadTime:
+		k.log.Error("the worker does nothing any more, and is replaced", "worker", w.process.Pid, "for", time.Since(w.asked))
+		w.kill()
+	}
 }
-
-// replace has the program that is on disk now take over. Killing is how every
-// worker ends.
-func (k *keeper) replace() {
-	k.log.Info("replacing the worker", "program", k.program)
-	k.refused = false
-	_ = k.worker.cmd.Process.Kill()
-}
-
-// stopTime is how long a worker has to answer everybody who waits.
-const stopTime = 5 * time.Second
 
 // stop takes the mount down and returns the exit code.
 func (k *keeper) stop() int {
+	k.manager.say("STOPPING=1")
 	limit := time.After(stopTime)
-	_, _ = k.worker.control.Write([]byte(messageStop))
-	holds := k.awaitStopped(limit)
+	holds := k.stopWorker(limit)
 	busy, err := k.mount.Unmount()
+	k.takeFromManager()
 	if err != nil {
 		k.log.Error("cannot unmount", "mountpoint", k.mount.Dir, "err", err)
-		_ = k.worker.cmd.Process.Kill()
+		k.worker.kill()
 		return exitInternal
 	}
 	if busy {
@@ -266,24 +338,41 @@ func (k *keeper) stop() int {
 		}
 	}
 	// With the last descriptor the connection ends, and every call on it.
-	_ = k.worker.cmd.Process.Kill()
+	k.worker.kill()
 	<-k.worker.ended
 	return exitOK
 }
 
-// awaitStopped waits for the worker's answer to stop.
-func (k *keeper) awaitStopped(limit <-chan time.Time) (holds string) {
+// stopWorker has the worker answer everybody who waits, and save what is to be
+// kept, and returns how many holds there are. A worker that dies of it has a
+// successor do it.
+func (k *keeper) stopWorker(limit <-chan time.Time) (holds string) {
+	k.worker.say(messageStop)
 	for {
 		select {
 		case m, ok := <-k.worker.messages:
 			if !ok {
-				return "unknown"
+				k.worker.messages = nil
 			}
 			if rest, ok := strings.CutPrefix(m, messageStopped+" "); ok {
 				return rest
 			}
+		case how := <-k.worker.ended:
+			if exitCodeOf(how) == exitOK {
+				k.worker.ended <- how // unmounted by somebody else
+				return "unknown"
+			}
+			if err := k.next(how); err != nil {
+				k.log.Error("cannot start a worker", "err", err)
+				k.worker.ended <- how
+				return "unknown"
+			}
+			k.worker.say(messageStop)
 		case <-limit:
 			return "unknown"
 		}
 	}
 }
+
+// signalsOfKeeper are those that mean something to it.
+var signalsOfKeeper = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}

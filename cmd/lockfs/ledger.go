@@ -5,14 +5,13 @@ import (
 
 	"github.com/lockfs/lockfs/fs"
 	"github.com/lockfs/lockfs/fs/device"
-	"github.com/lockfs/lockfs/lockspace"
 	"github.com/lockfs/lockfs/state"
 )
 
 // Kinds of records that are neither fs's nor the table's: 1 to 15 are fs's.
 const (
 	kindInit   = 16 // the connection's first request, number 0
-	kindTokens = 17 // the highest token that may have been given out, number 0
+	kindTokens = 17 // which tokens are reserved, number 0
 	kindAway   = 18 // a request on a detour, by its unique
 )
 
@@ -57,33 +56,13 @@ func (l ledger) Commit(slot device.Slot, answers [][]byte, must bool) {
 	tx.Commit()
 }
 
-// tokens gives out fencing tokens in blocks that are reserved in the memory.
-type tokens struct {
-	memory      *state.Memory
-	next, limit uint64
-}
-
-// tokenBlock is how many tokens are reserved at once. That many may be left
-// out when a worker dies.
-const tokenBlock = 1 << 16
-
-// Next returns the next token. It is called within steps.
-func (t *tokens) Next() uint64 {
-	if t.next >= t.limit {
-		t.limit = t.next + tokenBlock
-		t.memory.Tx().Put(kindTokens, 0, encodeToken(t.limit))
-	}
-	t.next++
-	return t.next
-}
-
 // recovered is what a memory tells its next user.
 type recovered struct {
-	saved fs.Saved
-	init  []byte // nil: the connection has not begun
-	away  map[uint64]device.Traveller
-	token uint64
-	fresh bool // nothing is in it
+	saved  fs.Saved
+	init   []byte // nil: the connection has not begun
+	away   map[uint64]device.Traveller
+	tokens reservation
+	fresh  bool // nothing is in it
 }
 
 // readMemory reads the records.
@@ -103,11 +82,10 @@ func readMemory(m *state.Memory) (*recovered, error) {
 				Interrupted: record.Data[0] == 1,
 			}
 		case kindTokens:
-			token, err := decodeToken(record.Data)
-			if err != nil {
+			var err error
+			if r.tokens, err = decodeTokens(record.Data); err != nil {
 				return nil, err
 			}
-			r.token = token
 		default:
 			if err := r.saved.Load(record.Kind, record.ID, record.Data); err != nil {
 				return nil, err
@@ -117,18 +95,8 @@ func readMemory(m *state.Memory) (*recovered, error) {
 	return r, nil
 }
 
-func encodeToken(v uint64) []byte { return fmt.Appendf(nil, "%020d", v) }
-
-func decodeToken(b []byte) (v uint64, err error) {
-	if _, err := fmt.Sscanf(string(b), "%d", &v); err != nil {
-		return 0, fmt.Errorf("tokens: %w", fs.ErrRecord)
-	}
-	return v, nil
-}
-
 var (
-	_ device.Ledger    = ledger{}
-	_ device.Slot      = (*state.Slot)(nil)
-	_ fs.Store         = (*state.Tx)(nil)
-	_ lockspace.Tokens = (*tokens)(nil)
+	_ device.Ledger = ledger{}
+	_ device.Slot   = (*state.Slot)(nil)
+	_ fs.Store      = (*state.Tx)(nil)
 )

@@ -5,9 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"syscall"
-
-	"github.com/lockfs/lockfs/fs/device"
 )
 
 // version is the program's; releases set it with -ldflags -X.
@@ -35,16 +32,19 @@ func run(args []string) int {
 	log, flush := newLog(c.logLevel)
 	defer flush()
 	if c.worker {
-		setCloseOnExec()
+		closeOnExec()
 		return runWorker(c, log)
+	}
+	if c.couldKeep != "" {
+		return couldKeep(c.couldKeep)
 	}
 	// Before mounting, so that no signal finds a mount that nobody takes down.
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	mount, err := device.Mount(c.mountPoint, device.Options{AllowOther: c.allowOther})
+	signal.Notify(signals, signalsOfKeeper...)
+	k, err := newKeeper(c, signals, log)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "lockfs:", err)
 		return exitCode(err)
 	}
-	return runKeeper(c, mount, signals, log)
+	return k.run()
 }

@@ -24,62 +24,69 @@ import (
 
 // Descriptors that a worker is started with.
 const (
-	workerDevice  = 3 // /dev/fuse, mounted
-	workerState   = 4 // the memory file
-	workerControl = 5 // the keeper's end of control messages
+	workerControl = 3 // control messages
+	workerDevice  = 4 // /dev/fuse, mounted
+	workerState   = 5 // the memory file
+	workerDir     = 6 // the state directory, closed if there is none
 )
 
 // Messages between keeper and worker. One is one packet on a socket.
 const (
 	messageServing = "serving" // worker: from here on requests are answered
-	messageStop    = "stop"    // keeper: answer everybody who waits, and let nobody wait
+	messageAsk     = "alive?"  // keeper: say that you can still do something
+	messageAlive   = "alive"   // worker: a step was done
+	messageStop    = "stop"    // keeper: answer everybody who waits, let nobody wait, and save
 	messageStopped = "stopped" // worker: done; followed by the number of holds
 )
 
-// runWorker is the worker; it returns its exit code.
+// workerProcess is the worker.
+type workerProcess struct {
+	config     config
+	log        *slog.Logger
+	crash      *crashPoints
+	control    *os.File
+	dir        *state.Dir // nil: nothing is kept on disk
+	memory     *state.Memory
+	conn       *device.Conn
+	filesystem *fs.FS
+}
+
+// runWorker runs it; it returns its exit code.
 func runWorker(c config, log *slog.Logger) int {
 	_ = os.WriteFile("/proc/self/comm", []byte("lockfs-worker"), 0)
-	control := os.NewFile(workerControl, "control")
 	if err := restoreOOMScore(c.oomScore); err != nil {
 		log.Debug("oom_score_adj stays", "err", err)
+	}
+	w := &workerProcess{config: c, log: log, control: os.NewFile(workerControl, "control")}
+	if err := unix.Fstat(workerDir, new(unix.Stat_t)); err == nil {
+		w.dir = state.AdoptDir(workerDir, log.Warn)
 	}
 	// What is made until requests are answered is there to stay: nothing to
 	// collect, and clients are waiting.
 	collect := debug.SetGCPercent(-1)
-	crash, err := newCrashPoints()
-	if err != nil {
-		log.Error("no crash points", "err", err)
-		return exitInternal
-	}
-	memory, err := state.Open(workerState, crash.memory())
-	if errors.Is(err, state.ErrVersion) {
-		log.Error("this program cannot take over", "err", err)
-		return exitState
-	}
-	if err != nil {
-		log.Error("cannot use the state", "err", err)
-		return exitInternal
-	}
-	conn, filesystem, err := takeOver(memory, crash, log)
-	if err != nil {
-		log.Error("cannot use the state", "err", err)
+	if err := w.takeOver(); err != nil {
+		if errors.Is(err, state.ErrVersion) {
+			log.Error("this program cannot take over", "err", err)
+		} else {
+			log.Error("cannot use the state", "err", err)
+		}
 		return exitState
 	}
 	debug.SetGCPercent(collect)
-	crash.at("serving")
-	if _, err := control.Write([]byte(messageServing)); err != nil {
+	w.crash.at("serving")
+	if _, err := w.control.Write([]byte(messageServing)); err != nil {
 		log.Error("the keeper is gone", "err", err)
 		return exitInternal
 	}
 	var orphaned atomic.Bool
 	go func() {
-		if obey(control, conn, filesystem, log) {
+		if w.obey() {
 			return
 		}
 		orphaned.Store(true)
-		endMount(device.Adopt(workerDevice, c.mountPoint, c.mountID), conn, filesystem, log)
+		w.orphan()
 	}()
-	err = conn.Serve()
+	err := w.conn.Serve()
 	switch {
 	case orphaned.Load():
 		return exitInternal
@@ -87,6 +94,7 @@ func runWorker(c config, log *slog.Logger) int {
 		log.Error("serving ended", "err", err)
 		return exitInternal
 	}
+	w.save()
 	return exitOK
 }
 
@@ -96,78 +104,149 @@ const attempts = 3
 
 // takeOver makes the filesystem that the memory tells of, and carries out what
 // a worker before this one left undone.
-func takeOver(memory *state.Memory, crash *crashPoints, log *slog.Logger) (*device.Conn, *fs.FS, error) {
-	crash.at("opened")
-	found, err := readMemory(memory)
-	if err != nil {
-		return nil, nil, err
+func (w *workerProcess) takeOver() error {
+	var err error
+	if w.crash, err = newCrashPoints(); err != nil {
+		return err
 	}
-	l := ledger{memory}
-	conn := device.New(workerDevice, l, log)
-	crash.attach(conn)
+	// Somebody before us may still be dying, and reading.
+	if err := state.Claim(workerState); err != nil {
+		return err
+	}
+	if w.memory, err = state.Open(workerState, w.crash.memory()); err != nil {
+		return err
+	}
+	w.crash.at("opened")
+	found, err := readMemory(w.memory)
+	if err != nil {
+		return err
+	}
+	w.conn = device.New(workerDevice, ledger{w.memory}, w.log)
+	w.crash.attach(w.conn)
+	tokens := &tokens{memory: w.memory, dir: w.dir, do: w.conn.Do, log: w.log}
 	options := fs.Options{
-		Device:    conn,
+		Device:    w.conn,
 		Processes: fs.Proc{},
 		Clock:     new(fs.SystemClock),
-		Tokens:    &tokens{memory: memory, next: found.token, limit: found.token},
-		Journal:   fs.NewRecords(memory.Tx()),
-		Log:       log,
+		Tokens:    tokens,
+		Journal:   fs.NewRecords(w.memory.Tx()),
+		Log:       w.log,
 		UID:       uint32(os.Geteuid()),
 		GID:       uint32(os.Getegid()),
 	}
-	var filesystem *fs.FS
 	if found.fresh {
-		filesystem = fs.New(options)
-	} else if filesystem, err = fs.Restore(options, &found.saved); err != nil {
-		return nil, nil, err
-	}
-	conn.Attach(filesystem)
-	undelivered, pending := memory.Undelivered(), len(memory.Pending()) > 0
-	crash.at("restored")
-	conn.Do(func() {}) // commits a new root
-	if found.init != nil {
-		log.Debug("taking over", "answers", len(undelivered), "away", len(found.away), "pending", pending)
-		var away []device.Traveller
-		for _, unique := range slices.Sorted(maps.Keys(found.away)) {
-			away = append(away, found.away[unique])
+		tokens.begin(w.config.first)
+		if options.Kept, err = w.kept(); err != nil {
+			return err
 		}
-		refuse := memory.Attempt() > attempts
-		conn.Resume(found.init, undelivered, away, pending, refuse)
-		crash.at("taken over")
-		memory.Progress()
+		w.filesystem = fs.New(options)
+	} else {
+		tokens.begin(found.tokens)
+		if w.filesystem, err = fs.Restore(options, &found.saved); err != nil {
+			return err
+		}
 	}
-	return conn, filesystem, nil
+	w.crash.at("restored")
+	w.conn.Attach(w.filesystem)
+	undelivered, pending := w.memory.Undelivered(), len(w.memory.Pending()) > 0
+	if found.fresh {
+		w.conn.Do(tokens.put) // and a new root
+	}
+	// Otherwise no step may be taken yet: it would take the place of the last
+	// one, whose answers may not have been sent.
+	// What was saved counts once, and it is in the memory now.
+	if w.dir != nil {
+		if err := w.dir.DropSaved(); err != nil {
+			return err
+		}
+	}
+	if found.init == nil {
+		return nil
+	}
+	w.log.Debug("taking over", "answers", len(undelivered), "away", len(found.away), "pending", pending)
+	var away []device.Traveller
+	for _, unique := range slices.Sorted(maps.Keys(found.away)) {
+		away = append(away, found.away[unique])
+	}
+	refuse := w.memory.Attempt() > attempts
+	w.conn.Resume(found.init, undelivered, away, pending, refuse)
+	w.crash.at("taken over")
+	w.memory.Progress()
+	return nil
+}
+
+// kept returns what the last mount left, nil for nothing.
+func (w *workerProcess) kept() (*fs.Saved, error) {
+	if w.dir == nil {
+		return nil, nil
+	}
+	records, err := w.dir.Saved()
+	if err != nil || records == nil {
+		return nil, err
+	}
+	kept := new(fs.Saved)
+	for _, r := range records {
+		if err := kept.Load(r.Kind, r.ID, r.Data); err != nil {
+			w.log.Warn("what the last mount saved is of another version, and is not used", "err", err)
+			return nil, nil
+		}
+	}
+	return kept, nil
+}
+
+// save leaves what is to be kept for the next mount.
+func (w *workerProcess) save() {
+	if w.dir == nil {
+		return
+	}
+	var kept state.Saved
+	w.conn.Do(func() { w.filesystem.Save(&kept) })
+	if err := w.dir.Save(&kept); err != nil {
+		w.log.Error("cannot save for the next mount", "err", err)
+	}
 }
 
 // obey does what the keeper says. It returns when the keeper has ended: true
 // if it said stop before.
-func obey(control *os.File, conn *device.Conn, filesystem *fs.FS, log *slog.Logger) (stopped bool) {
+func (w *workerProcess) obey() (stopped bool) {
 	buf := make([]byte, 256)
 	for {
-		n, err := control.Read(buf)
+		n, err := w.control.Read(buf)
 		if err != nil || n == 0 {
 			return stopped
 		}
-		if string(buf[:n]) != messageStop {
-			log.Error("unknown message from the keeper", "message", string(buf[:n]))
+		answer := messageAlive
+		switch message := string(buf[:n]); message {
+		case messageAsk:
+			w.conn.Do(func() {})
+		case messageStop:
+			stopped = true
+			var holds int
+			w.conn.Do(func() { holds = w.filesystem.Shutdown() })
+			w.save()
+			answer = fmt.Sprint(messageStopped, " ", holds)
+		default:
+			w.log.Error("unknown message from the keeper", "message", message)
 			continue
 		}
-		stopped = true
-		var holds int
-		conn.Do(func() { holds = filesystem.Shutdown() })
-		if _, err := fmt.Fprintf(control, "%s %d", messageStopped, holds); err != nil {
+		if _, err := w.control.Write([]byte(answer)); err != nil {
 			return stopped
 		}
 	}
 }
 
-// endMount ends a mount whose keeper is gone: nobody would start the next
-// worker.
-func endMount(mount *device.MountPoint, conn *device.Conn, filesystem *fs.FS, log *slog.Logger) {
-	log.Error("the keeper is gone: ending the mount, and every lock on it", "mountpoint", mount.Dir)
-	conn.Do(func() { filesystem.Shutdown() })
-	if _, err := mount.Unmount(); err != nil {
-		log.Error("cannot unmount", "mountpoint", mount.Dir, "err", err)
+// orphan ends a worker whose keeper is gone, and with it the mount: nobody
+// would start the next worker. Unless the service manager does.
+func (w *workerProcess) orphan() {
+	mount := device.Adopt(workerDevice, w.config.mountPoint, w.config.mountID)
+	if w.config.kept {
+		w.log.Error("the keeper is gone: the service manager keeps the mount for the next one", "mountpoint", mount.Dir)
+	} else {
+		w.log.Error("the keeper is gone: ending the mount, and every lock on it", "mountpoint", mount.Dir)
+		w.conn.Do(func() { w.filesystem.Shutdown() })
+		if _, err := mount.Unmount(); err != nil {
+			w.log.Error("cannot unmount", "mountpoint", mount.Dir, "err", err)
+		}
 	}
 	// The log has to be written before the process ends, and does not wait.
 	time.Sleep(100 * time.Millisecond)
@@ -182,9 +261,9 @@ func restoreOOMScore(score string) error {
 	return os.WriteFile("/proc/self/oom_score_adj", []byte(score), 0)
 }
 
-// setCloseOnExec keeps the descriptors of a worker to itself.
-func setCloseOnExec() {
-	for fd := workerDevice; fd <= workerControl; fd++ {
+// closeOnExec keeps the descriptors of a worker to itself.
+func closeOnExec() {
+	for fd := workerControl; fd <= workerDir; fd++ {
 		unix.CloseOnExec(fd)
 	}
 }

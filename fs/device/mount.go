@@ -45,9 +45,10 @@ type MountPoint struct {
 	// ID is the mount's number (mount_id in proc_pid_mountinfo(5)). What is
 	// on Dir later may be another mount.
 	ID uint64
-	// under is the directory that is covered, locked for as long as this
-	// process serves the mount, so that no second lockfs comes to be there.
-	under *os.File
+	// Under is the directory that is covered, locked for as long as a process
+	// that serves the mount has it open, so that no second lockfs comes to be
+	// there.
+	Under *os.File
 	// helper is the fusermount3 that mounted it; "" if this process did.
 	helper string
 }
@@ -83,7 +84,7 @@ func Mount(dir string, opts Options) (*MountPoint, error) {
 		_ = under.Close()
 		return nil, err
 	}
-	m.under = under
+	m.Under = under
 	if m.ID, err = mountID(dir); err != nil {
 		_ = unix.Close(m.FD)
 		return nil, failf(ErrMountPoint, "%s: cannot tell the mount from others: %v", dir, err)

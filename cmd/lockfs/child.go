@@ -1,0 +1,134 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// worker is a worker process as the keeper sees it.
+type worker struct {
+	process *os.Process
+	control *os.File
+	// lent are our copies of the descriptors that it was started with.
+	lent    []*os.File
+	started time.Time
+	// messages and, when the process is gone as a whole, how it ended.
+	messages chan string
+	ended    chan *os.ProcessState
+	serving  bool
+	// asked is when it was asked for a sign of life, zero if it has answered.
+	asked time.Time
+}
+
+func newWorker(process *os.Process, control *os.File, lent []*os.File) *worker {
+	w := &worker{
+		process: process, control: control, lent: lent, started: time.Now(),
+		messages: make(chan string, 8), ended: make(chan *os.ProcessState, 1),
+	}
+	go w.listen()
+	go w.wait()
+	return w
+}
+
+// startWorker starts a worker from a program, with descriptors from
+// workerDevice on. A missing one (-1) stays closed.
+func startWorker(program string, args []string, fds ...int) (*worker, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("socketpair: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "control"), pair[1]
+	defer unix.Close(theirs)
+	fds = append([]int{theirs}, fds...)
+	files := make([]*os.File, len(fds))
+	for i, fd := range fds {
+		files[i] = borrow(fd)
+	}
+	cmd := exec.Command(program, args...)
+	cmd.Args[0] = "lockfs-worker"
+	cmd.Env = workerEnvironment()
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.ExtraFiles = files
+	// Signals to the terminal's group are the keeper's to handle.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		_ = ours.Close()
+		closeAll(files)
+		return nil, err
+	}
+	return newWorker(cmd.Process, ours, files), nil
+}
+
+// borrow makes a file of a descriptor that stays open when the file goes; nil
+// of none.
+func borrow(fd int) *os.File {
+	copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	return os.NewFile(uintptr(copied), "borrowed")
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		if f != nil {
+			_ = f.Close()
+		}
+	}
+}
+
+// listen passes on what the worker says.
+func (w *worker) listen() {
+	defer close(w.messages)
+	buf := make([]byte, 256)
+	for {
+		n, err := w.control.Read(buf)
+		if err != nil || n == 0 {
+			return
+		}
+		w.messages <- string(buf[:n])
+	}
+}
+
+// wait waits until the whole process is gone: while one thread of it lives, it
+// could still read a request that its successor would wait for.
+func (w *worker) wait() {
+	how, err := w.process.Wait()
+	if err != nil {
+		how = nil
+	}
+	closeAll(w.lent)
+	w.ended <- how
+}
+
+// say sends the worker a message. One that does not read is told nothing.
+func (w *worker) say(message string) {
+	_ = w.control.SetWriteDeadline(time.Now().Add(time.Second))
+	_, _ = w.control.Write([]byte(message))
+}
+
+// kill ends it. That is how workers end.
+func (w *worker) kill() { _ = w.process.Kill() }
+
+// killed reports whether a process was ended by SIGKILL: by somebody else, that
+// is.
+func killed(how *os.ProcessState) bool {
+	if how == nil {
+		return false
+	}
+	status, ok := how.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == unix.SIGKILL
+}
+
+// exitCodeOf returns a process's exit code, -1 if it has none.
+func exitCodeOf(how *os.ProcessState) int {
+	if how == nil {
+		return -1
+	}
+	return how.ExitCode()
+}

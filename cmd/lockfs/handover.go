@@ -1,0 +1,252 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/fs/device"
+	"github.com/lockfs/lockfs/state"
+)
+
+// What a keeper leaves to the next one: descriptors, and what they are. The
+// next one is the program that takes the place of this one in the same process
+// (execve(2), on SIGHUP), or a process that the service manager starts when
+// this one died, with the descriptors that it kept.
+
+// handover is the part that is not descriptors. A program that does not know
+// its format must not take over.
+type handover struct {
+	Format  int    `json:"format"`
+	Dir     string `json:"dir"`
+	MountID uint64 `json:"mount_id"`
+	// Worker is the process id of a worker that is there to stay, 0 for none.
+	Worker int `json:"worker,omitempty"`
+	// Descriptors are numbers by name, of an execve.
+	Descriptors map[string]int `json:"descriptors,omitempty"`
+}
+
+// handoverFormat is the present one.
+const handoverFormat = 1
+
+// envHandover names the handover of an execve.
+const envHandover = "LOCKFS_HANDOVER"
+
+// Names of descriptors.
+const (
+	fdDevice   = "device"
+	fdState    = "state"
+	fdUnder    = "under"
+	fdStateDir = "state-dir"
+	fdControl  = "control"
+)
+
+// kept returns the descriptors that make the mount, by name.
+func (k *keeper) kept() map[string]int {
+	fds := map[string]int{fdDevice: k.mount.FD, fdState: k.memory, fdUnder: int(k.mount.Under.Fd())}
+	if k.dir != nil {
+		fds[fdStateDir] = int(k.dir.File().Fd())
+	}
+	return fds
+}
+
+// inherited is what a keeper found when it was started, instead of making it.
+type inherited struct {
+	handover
+	fds map[string]int
+}
+
+// inherit returns what this process was left with, nil if it is a first one.
+func inherit() (*inherited, error) {
+	if text := os.Getenv(envHandover); text != "" {
+		_ = os.Unsetenv(envHandover)
+		return parseHandover([]byte(text), nil)
+	}
+	fds := stored()
+	fd, ok := fds["handover"]
+	if !ok {
+		return nil, nil
+	}
+	b := make([]byte, 4096)
+	n, err := unix.Pread(fd, b, 0)
+	_ = unix.Close(fd)
+	if err != nil {
+		return nil, fmt.Errorf("what the service manager kept: %w", err)
+	}
+	return parseHandover(b[:n], fds)
+}
+
+func parseHandover(text []byte, fds map[string]int) (*inherited, error) {
+	var in inherited
+	if err := json.Unmarshal(text, &in.handover); err != nil {
+		return nil, fmt.Errorf("what the last keeper left is not understood: %w", err)
+	}
+	if in.Format != handoverFormat {
+		return nil, fmt.Errorf("what the last keeper left is of format %d, this program has %d", in.Format, handoverFormat)
+	}
+	in.fds = in.Descriptors
+	if fds != nil {
+		in.fds = fds
+	}
+	for _, name := range []string{fdDevice, fdState, fdUnder} {
+		if _, ok := in.fds[name]; !ok {
+			return nil, fmt.Errorf("what the last keeper left has no %s", name)
+		}
+	}
+	for _, fd := range in.fds {
+		unix.CloseOnExec(fd)
+	}
+	return &in, nil
+}
+
+// adopt makes a keeper of what was left.
+func adopt(c config, in *inherited, k *keeper) {
+	k.mount = device.Adopt(in.fds[fdDevice], in.Dir, in.MountID)
+	k.mount.Under = os.NewFile(uintptr(in.fds[fdUnder]), "covered directory")
+	k.memory = in.fds[fdState]
+	if fd, ok := in.fds[fdStateDir]; ok {
+		k.dir = state.AdoptDir(fd, k.log.Warn)
+	}
+	if c.mountPoint != "" && c.mountPoint != in.Dir {
+		k.log.Warn("the mount that is there goes on, not the one of the command line", "mountpoint", in.Dir, "asked", c.mountPoint)
+	}
+	if in.Worker == 0 {
+		return
+	}
+	// An execve keeps children.
+	process, err := os.FindProcess(in.Worker)
+	control, ok := in.fds[fdControl]
+	if err != nil || !ok {
+		k.log.Error("the worker is lost; the next one waits until it is gone", "worker", in.Worker, "err", err)
+		return
+	}
+	k.worker = newWorker(process, os.NewFile(uintptr(control), "control"), nil)
+	k.worker.serving = true
+}
+
+// giveToManager has the service manager keep the mount, if it does such things.
+func (k *keeper) giveToManager() {
+	if k.manager == nil || !k.manager.keeps {
+		return
+	}
+	text, err := json.Marshal(handover{Format: handoverFormat, Dir: k.mount.Dir, MountID: k.mount.ID})
+	if err == nil {
+		var fd int
+		if fd, err = unix.MemfdCreate("lockfs-handover", unix.MFD_CLOEXEC); err == nil {
+			defer unix.Close(fd)
+			if _, err = unix.Pwrite(fd, text, 0); err == nil {
+				k.manager.store("handover", fd)
+			}
+		}
+	}
+	if err != nil {
+		k.log.Warn("nothing is kept for another keeper", "err", err)
+		return
+	}
+	for name, fd := range k.kept() {
+		k.manager.store(name, fd)
+	}
+}
+
+// takeFromManager has it forget the mount, which has ended.
+func (k *keeper) takeFromManager() {
+	if k.manager == nil || !k.manager.keeps {
+		return
+	}
+	k.manager.forget("handover")
+	for name := range k.kept() {
+		k.manager.forget(name)
+	}
+}
+
+// examineTime is how long a program may take to say whether it can take over.
+const examineTime = 10 * time.Second
+
+// examine asks the program on disk whether it could be the keeper: whether it
+// understands the command line and the handover. A keeper that fails after the
+// execve would take the mount with it.
+func examine(program string) error {
+	args := append([]string{fmt.Sprintf("--could-keep=%d", handoverFormat)}, os.Args[1:]...)
+	cmd := exec.Command(program, args...)
+	cmd.Env = workerEnvironment()
+	cmd.WaitDelay = examineTime
+	timer := time.AfterFunc(examineTime, func() { _ = cmd.Process.Kill() })
+	defer timer.Stop()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// become has the program on disk take this process's place. It returns only if
+// that failed.
+func (k *keeper) become() error {
+	fds := k.kept()
+	fds[fdControl] = int(k.worker.control.Fd())
+	text, err := json.Marshal(handover{
+		Format: handoverFormat, Dir: k.mount.Dir, MountID: k.mount.ID,
+		Worker: k.worker.process.Pid, Descriptors: fds,
+	})
+	if err != nil {
+		return err
+	}
+	for _, fd := range fds {
+		if err := setCloseOnExec(fd, false); err != nil {
+			return err
+		}
+	}
+	// The next program is without handlers at first, and a SIGHUP would end
+	// it; blocked, it waits until there is one. SIGTERM ends the mount, and
+	// should.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	hangup, old := unix.Sigset_t{Val: [len(unix.Sigset_t{}.Val)]uint64{1 << (unix.SIGHUP - 1)}}, unix.Sigset_t{}
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &hangup, &old); err != nil {
+		return err
+	}
+	err = syscall.Exec(k.program, os.Args, append(os.Environ(), envHandover+"="+string(text)))
+	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
+	for _, fd := range fds {
+		_ = setCloseOnExec(fd, true)
+	}
+	return fmt.Errorf("execute %s: %w", k.program, err)
+}
+
+func setCloseOnExec(fd int, on bool) error {
+	flags := 0
+	if on {
+		flags = unix.FD_CLOEXEC
+	}
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, flags)
+	return err
+}
+
+// workerEnvironment is ours without what the service manager says to us.
+func workerEnvironment() []string {
+	var env []string
+	for _, v := range os.Environ() {
+		name, _, _ := strings.Cut(v, "=")
+		if !slices.Contains(managerVariables, name) {
+			env = append(env, v)
+		}
+	}
+	return env
+}
+
+// couldKeep answers examine.
+func couldKeep(format string) int {
+	if format != strconv.Itoa(handoverFormat) {
+		fmt.Fprintf(os.Stderr, "lockfs: cannot take over from a keeper of format %s, this program has %d\n", format, handoverFormat)
+		return exitUsage
+	}
+	return exitOK
+}
