@@ -18,6 +18,7 @@ const (
 	exitNoFUSE     = 5
 	exitHelper     = 6
 	exitTimeouts   = 7
+	exitStateDir   = 9
 )
 
 func TestVersion(t *testing.T) {
@@ -122,6 +123,16 @@ var (
 			codes: []int{exitTimeouts}, mention: []string{"fs.fuse.default_request_timeout"}},
 		{name: "a maximal request timeout", prepare: limit("max_request_timeout"), args: []string{"$DIR/m"},
 			codes: []int{exitTimeouts}, mention: []string{"fs.fuse.max_request_timeout"}},
+		{name: "a state directory that is a file", prepare: `mkdir $DIR/m; touch $DIR/s`, args: []string{"--state-dir", "$DIR/s", "$DIR/m"},
+			codes: []int{exitStateDir}, mention: []string{"$DIR/s", "--state-dir"}},
+		{name: "a state directory that is full", prepare: `mkdir $DIR/m $DIR/s; mount -t tmpfs -o size=4k none $DIR/s; head -c 4096 /dev/zero >$DIR/s/full`,
+			args:  []string{"--state-dir", "$DIR/s", "$DIR/m"},
+			codes: []int{exitStateDir}, mention: []string{"no space", "--state-dir"}},
+		{name: "a state directory of somebody else", prepare: `mkdir $DIR/m $DIR/s; chown 1 $DIR/m; chmod 700 $DIR/s`, user: aliceIs,
+			args:  []string{"--state-dir", "$DIR/s", "$DIR/m"},
+			codes: []int{exitStateDir}, mention: []string{"$DIR/s", "permission denied"}},
+		{name: "a state directory in use", prepare: `mkdir $DIR/m $DIR/s; exec 9<$DIR/s; flock 9`, args: []string{"--state-dir", "$DIR/s", "$DIR/m"},
+			codes: []int{exitStateDir}, mention: []string{"$DIR/s", "in use"}},
 	}
 )
 
@@ -141,7 +152,7 @@ func TestWhatCannotBeMountedIsRefusedWithOneLine(t *testing.T) {
 			if tc.user != nil {
 				tc.user(&s)
 			}
-			errs, exit := runIsolated(t, dir, tc.prepare, s, append(args, "--backing", "none"), tc.env)
+			errs, exit := runIsolated(t, dir, tc.prepare, s, append([]string{"--backing", "none", "--state-dir", "none"}, args...), tc.env)
 			if !slices.Contains(tc.codes, exit) {
 				t.Errorf("exit %d, want one of %v; it said %q", exit, tc.codes, errs)
 			}
@@ -196,7 +207,7 @@ func TestRootWithoutTheCapabilityToMount(t *testing.T) {
 	dir := mountParent(t)
 	t.Cleanup(func() { removeTree(t, dir) })
 	_, errs, exit := run(t, nil, "setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--",
-		program(t, "lockfs"), "--backing", "none", dir)
+		program(t, "lockfs"), "--backing", "none", "--state-dir", "none", dir)
 	if exit != exitPermission || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, dir) {
 		t.Errorf("exit %d, want %d; it said %q", exit, exitPermission, errs)
 	}

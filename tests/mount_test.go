@@ -33,6 +33,7 @@ type Mount struct {
 	// the tests.
 	namespaces uintptr
 
+	argv   []string // how the daemon was started
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when the daemon was reaped
 	stderr *logBuffer
@@ -72,7 +73,14 @@ func startMount(t testing.TB, uid, gid uint32, flags []string) *Mount {
 	if err := os.Chown(m.Dir, int(uid), int(gid)); err != nil {
 		t.Fatal(err)
 	}
-	argv := append([]string{program(t, "lockfs"), "--backing", "none", "--log-level", "debug"}, flags...)
+	state := m.StateDir()
+	if err := os.Mkdir(state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(state, int(uid), int(gid)); err != nil {
+		t.Fatal(err)
+	}
+	argv := append([]string{program(t, "lockfs"), "--backing", "none", "--log-level", "debug", "--state-dir", state}, flags...)
 	m.start(append(argv, m.Dir))
 	t.Cleanup(m.Stop)
 	m.awaitReady()
@@ -113,6 +121,7 @@ func openDevice(t testing.TB) {
 // start starts the daemon.
 func (m *Mount) start(argv []string) {
 	m.t.Helper()
+	m.argv = argv
 	m.cmd = command([]clientOption{asUser(m.uid, m.gid)}, argv...)
 	m.cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM // so that it unmounts
 	m.cmd.SysProcAttr.Cloneflags = m.namespaces
@@ -144,6 +153,9 @@ func (m *Mount) awaitReady() {
 		m.t.Fatalf("no %q on standard error within %v:\n%s", readyMarker, readyLimit, m.Stderr())
 	}
 }
+
+// StateDir returns the directory where the daemon keeps its state.
+func (m *Mount) StateDir() string { return filepath.Join(m.parent, "state") }
 
 // Path returns the path of a name on the mount.
 func (m *Mount) Path(name string) string { return m.Dir + "/" + name }
@@ -220,6 +232,23 @@ func (m *Mount) Kill() {
 	<-m.exited
 }
 
+// Restart starts the daemon again, as it was, when end has ended it.
+func (m *Mount) Restart(end func()) {
+	m.t.Helper()
+	end()
+	m.AwaitExit(m.t)
+	<-m.stderr.ended
+	if mountAt(m.Dir) != nil {
+		detach(m.Dir)
+	}
+	m.killed = false
+	m.start(m.argv)
+	m.awaitReady()
+}
+
+// Quit tells the daemon to end.
+func (m *Mount) Quit() { m.Signal(syscall.SIGTERM) }
+
 // Stop ends the mount and checks that it ends well. It may be called more
 // than once.
 func (m *Mount) Stop() { m.stop.Do(m.end) }
@@ -261,6 +290,7 @@ func (m *Mount) end() {
 	}
 	if mountAt(m.Dir) == nil { // never walk into a mount
 		os.Remove(m.Dir)
+		os.RemoveAll(m.StateDir())
 		os.Remove(m.parent)
 	}
 }

@@ -17,7 +17,7 @@ func TestAMissingMountPointIsMade(t *testing.T) {
 	again := &Mount{t: t, Dir: filepath.Join(parent, "not", "there yet"), parent: parent}
 	t.Cleanup(func() { removeTree(t, parent) })
 	t.Cleanup(again.Stop)
-	again.start([]string{program(t, "lockfs"), "--backing", "none", again.Dir})
+	again.start([]string{program(t, "lockfs"), "--backing", "none", "--state-dir", "none", again.Dir})
 	again.awaitReady()
 	again.watch = watchMount(again)
 	c := newClient(t)
@@ -45,9 +45,9 @@ func TestAMountPointMayBeNamedInAnyWay(t *testing.T) {
 			}
 			m := &Mount{t: t, Dir: real, parent: parent}
 			t.Cleanup(m.Stop)
-			argv := []string{program(t, "lockfs"), "--backing", "none", parent + "/" + name}
+			argv := []string{program(t, "lockfs"), "--backing", "none", "--state-dir", "none", parent + "/" + name}
 			if name == "relative" {
-				argv = []string{"sh", "-c", `cd "$1" && exec "$2" --backing none m`, "sh", parent, argv[0]}
+				argv = []string{"sh", "-c", `cd "$1" && exec "$2" --backing none --state-dir none m`, "sh", parent, argv[0]}
 			}
 			m.start(argv)
 			m.awaitReady()
@@ -81,7 +81,7 @@ func TestASecondLockfsOnTheSameMountPointIsRefused(t *testing.T) {
 // all, it is stopped, so that the mount below comes to light again.
 func refusedMount(t *testing.T, dir string) (stderr string, exit int) {
 	t.Helper()
-	p := startProcess(t, nil, program(t, "lockfs"), "--backing", "none", dir)
+	p := startProcess(t, nil, program(t, "lockfs"), "--backing", "none", "--state-dir", "none", dir)
 	select {
 	case <-p.exited:
 	case <-time.After(3 * time.Second):

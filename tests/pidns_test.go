@@ -25,7 +25,7 @@ func mountInPidNamespace(t *testing.T) *Mount {
 	}
 	t.Cleanup(m.Stop)
 	m.namespaces = syscall.CLONE_NEWPID
-	m.start([]string{program(t, "lockfs"), "--backing", "none", m.Dir})
+	m.start([]string{program(t, "lockfs"), "--backing", "none", "--state-dir", "none", m.Dir})
 	m.awaitReady()
 	m.watch = watchMount(m)
 	return m

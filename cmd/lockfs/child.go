@@ -36,7 +36,7 @@ func newWorker(process *os.Process, control *os.File, lent []*os.File) *worker {
 }
 
 // startWorker starts a worker from a program, with descriptors from
-// workerDevice on. A missing one (-1) stays closed.
+// workerDevice on.
 func startWorker(program string, args []string, fds ...int) (*worker, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -64,8 +64,7 @@ func startWorker(program string, args []string, fds ...int) (*worker, error) {
 	return newWorker(cmd.Process, ours, files), nil
 }
 
-// borrow makes a file of a descriptor that stays open when the file goes; nil
-// of none.
+// borrow makes a file of a descriptor that stays open when the file goes.
 func borrow(fd int) *os.File {
 	copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {

@@ -69,18 +69,24 @@ func newKeeper(c config, signals chan os.Signal, log *slog.Logger) (*keeper, err
 		adopt(c, in, k)
 		return k, nil
 	}
-	if k.dir, err = openStateDir(c, log); err != nil {
+	place, err := device.Prepare(c.mountPoint)
+	if err != nil {
 		return nil, err
 	}
-	if k.first, err = firstTokens(k.dir); err != nil {
+	// The directory may be about to be covered.
+	if k.dir, err = openStateDir(c.stateDir, place.Dir(), log); err == nil {
+		k.first, err = firstTokens(k.dir)
+	}
+	if err != nil {
+		_ = place.Close()
 		return nil, stateDirError(err)
 	}
-	if k.mount, err = device.Mount(c.mountPoint, device.Options{AllowOther: c.allowOther}); err != nil {
-		return nil, err
-	}
 	if k.memory, err = state.Create(slots); err != nil {
-		_, _ = k.mount.Unmount()
+		_ = place.Close()
 		return nil, fmt.Errorf("cannot make the state: %w", err)
+	}
+	if k.mount, err = place.Mount(device.Options{AllowOther: c.allowOther}); err != nil {
+		return nil, err
 	}
 	return k, nil
 }
@@ -171,7 +177,7 @@ type examination struct {
 
 // giveUp ends a mount for which no worker can be started.
 func (k *keeper) giveUp(err error) int {
-	k.log.Error("cannot start a worker", "err", err)
+	k.log.Error("no worker serves: ending the mount, and every lock on it", "err", err)
 	_, _ = k.mount.Unmount()
 	k.takeFromManager()
 	return exitInternal
@@ -241,17 +247,18 @@ func (k *keeper) start() error {
 	if k.refused {
 		program = "/proc/self/exe"
 	}
-	dir, kept := -1, k.manager != nil && k.manager.keeps
+	kept := k.manager != nil && k.manager.keeps
+	fds, stateDir := []int{k.mount.FD, k.memory}, noStateDir
 	if k.dir != nil {
-		dir = int(k.dir.File().Fd())
+		fds, stateDir = append(fds, int(k.dir.File().Fd())), ""
 	}
 	args := []string{
 		"--worker", "--oom-score=" + k.score, "--log-level=" + k.config.logLevel.String(),
-		fmt.Sprintf("--mount-id=%d", k.mount.ID), fmt.Sprintf("--kept=%t", kept),
+		fmt.Sprintf("--mount-id=%d", k.mount.ID), fmt.Sprintf("--kept=%t", kept), "--state-dir=" + stateDir,
 		fmt.Sprintf("--first-token=%d", k.first.limit), fmt.Sprintf("--reserved=%d", k.first.onDisk),
 		"--", k.mount.Dir,
 	}
-	w, err := startWorker(program, args, k.mount.FD, k.memory, dir)
+	w, err := startWorker(program, args, fds...)
 	if err != nil && !k.refused && k.ready {
 		k.refuse(err)
 		return k.start()
@@ -283,6 +290,9 @@ func (k *keeper) next(how *os.ProcessState) error {
 		return k.start()
 	}
 	k.log.Warn("the worker died", "worker", w.process.Pid, "how", how)
+	if !k.ready && !killed(how) {
+		return fmt.Errorf("it ended before it served: %v", how)
+	}
 	if w.serving && (time.Since(w.started) > time.Second || killed(how)) {
 		k.restarts = 0
 	}

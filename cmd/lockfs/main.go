@@ -32,7 +32,7 @@ func run(args []string) int {
 	log, flush := newLog(c.logLevel)
 	defer flush()
 	if c.worker {
-		closeOnExec()
+		closeOnExec(c)
 		return runWorker(c, log)
 	}
 	if c.couldKeep != "" {

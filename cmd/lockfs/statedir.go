@@ -19,29 +19,19 @@ var errStateDir = errors.New("the state directory cannot be used")
 const noStateDir = "none"
 
 // openStateDir opens the directory that the command line names, or the usual
-// one; nil for none.
-func openStateDir(c config, log *slog.Logger) (*state.Dir, error) {
-	path := c.stateDir
-	if path == noStateDir {
+// one of a mount point, given by its absolute path; nil for none.
+func openStateDir(path, mountPoint string, log *slog.Logger) (*state.Dir, error) {
+	switch path {
+	case noStateDir:
 		return nil, nil
-	}
-	if path == "" {
+	case "":
 		base, err := stateBase()
 		if err != nil {
-			return nil, stateDirError(err)
+			return nil, err
 		}
-		// Each mount point has one of its own.
-		abs, err := filepath.Abs(c.mountPoint)
-		if err != nil {
-			return nil, stateDirError(err)
-		}
-		path = filepath.Join(base, "lockfs", url.PathEscape(strings.Trim(abs, "/")))
+		path = filepath.Join(base, "lockfs", url.PathEscape(strings.Trim(mountPoint, "/")))
 	}
-	dir, err := state.OpenDir(path, log.Warn)
-	if err != nil {
-		return nil, stateDirError(err)
-	}
-	return dir, nil
+	return state.OpenDir(path, log.Warn)
 }
 
 // stateBase returns where programs of this user keep their state: /var/lib for

@@ -27,7 +27,7 @@ const (
 	workerControl = 3 // control messages
 	workerDevice  = 4 // /dev/fuse, mounted
 	workerState   = 5 // the memory file
-	workerDir     = 6 // the state directory, closed if there is none
+	workerDir     = 6 // the state directory, unless --state-dir=none
 )
 
 // Messages between keeper and worker. One is one packet on a socket.
@@ -58,7 +58,7 @@ func runWorker(c config, log *slog.Logger) int {
 		log.Debug("oom_score_adj stays", "err", err)
 	}
 	w := &workerProcess{config: c, log: log, control: os.NewFile(workerControl, "control")}
-	if err := unix.Fstat(workerDir, new(unix.Stat_t)); err == nil {
+	if c.stateDir != noStateDir {
 		w.dir = state.AdoptDir(workerDir, log.Warn)
 	}
 	// What is made until requests are answered is there to stay: nothing to
@@ -155,10 +155,10 @@ func (w *workerProcess) takeOver() error {
 	// Otherwise no step may be taken yet: it would take the place of the last
 	// one, whose answers may not have been sent.
 	// What was saved counts once, and it is in the memory now.
-	if w.dir != nil {
-		if err := w.dir.DropSaved(); err != nil {
-			return err
-		}
+	if err := w.dropSaved(); err != nil && found.fresh {
+		return err
+	} else if err != nil {
+		w.log.Error("what the last mount saved cannot be removed", "err", err)
 	}
 	if found.init == nil {
 		return nil
@@ -192,6 +192,13 @@ func (w *workerProcess) kept() (*fs.Saved, error) {
 		}
 	}
 	return kept, nil
+}
+
+func (w *workerProcess) dropSaved() error {
+	if w.dir == nil {
+		return nil
+	}
+	return w.dir.DropSaved()
 }
 
 // save leaves what is to be kept for the next mount.
@@ -262,8 +269,12 @@ func restoreOOMScore(score string) error {
 }
 
 // closeOnExec keeps the descriptors of a worker to itself.
-func closeOnExec() {
-	for fd := workerControl; fd <= workerDir; fd++ {
+func closeOnExec(c config) {
+	last := workerDir
+	if c.stateDir == noStateDir {
+		last = workerState
+	}
+	for fd := workerControl; fd <= last; fd++ {
 		unix.CloseOnExec(fd)
 	}
 }

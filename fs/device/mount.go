@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kinds of failure to mount, for exit codes and for programs. The errors that
-// [Mount] returns are one line for a person, and wrap one of these.
+// Kinds of failure to mount, for exit codes and for programs. The errors of
+// [Prepare] and [Place.Mount] are one line for a person, and wrap one of these.
 var (
 	ErrMountPoint = errors.New("the mount point cannot be used")
 	ErrPermission = errors.New("permission denied")
@@ -60,9 +60,16 @@ type Options struct {
 	AllowOther bool
 }
 
-// Mount mounts on dir, which is made if it is missing: directly as root, else
-// through fusermount3. It refuses a directory that has a lockfs on it already.
-func Mount(dir string, opts Options) (*MountPoint, error) {
+// Place is a directory to mount on.
+type Place struct {
+	dir   string
+	under *os.File
+}
+
+// Prepare makes sure that a lockfs can be mounted on dir, which is made if it
+// is missing, as far as that can be told before. It refuses a directory that
+// has a lockfs on it already, and keeps others from mounting one there.
+func Prepare(dir string) (*Place, error) {
 	if err := checkTimeouts(); err != nil {
 		return nil, err
 	}
@@ -75,19 +82,31 @@ func Mount(dir string, opts Options) (*MountPoint, error) {
 	if err != nil {
 		return nil, err
 	}
+	return &Place{dir, under}, nil
+}
+
+// Dir returns the directory's absolute path.
+func (p *Place) Dir() string { return p.dir }
+
+// Close gives a place up that was not mounted on.
+func (p *Place) Close() error { return p.under.Close() }
+
+// Mount mounts on a place: directly as root, else through fusermount3. If that
+// fails, the place is closed.
+func (p *Place) Mount(opts Options) (*MountPoint, error) {
 	mount := mountDirect
 	if os.Geteuid() != 0 {
 		mount = func(dir string) (*MountPoint, error) { return mountByHelper(dir, opts) }
 	}
-	m, err := mount(dir)
+	m, err := mount(p.dir)
 	if err != nil {
-		_ = under.Close()
+		_ = p.Close()
 		return nil, err
 	}
-	m.Under = under
-	if m.ID, err = mountID(dir); err != nil {
+	m.Under = p.under
+	if m.ID, err = mountID(p.dir); err != nil {
 		_ = unix.Close(m.FD)
-		return nil, failf(ErrMountPoint, "%s: cannot tell the mount from others: %v", dir, err)
+		return nil, failf(ErrMountPoint, "%s: cannot tell the mount from others: %v", p.dir, err)
 	}
 	return m, nil
 }
