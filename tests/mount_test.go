@@ -33,7 +33,9 @@ type Mount struct {
 	// the tests.
 	namespaces uintptr
 
-	argv   []string // how the daemon was started
+	argv   []string   // how the daemon was started
+	env    []string   // what it gets beside the tests' environment
+	lent   []*os.File // its descriptors from 3 on
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when the daemon was reaped
 	stderr *logBuffer
@@ -64,20 +66,34 @@ func startMount(t testing.TB, uid, gid uint32, flags []string) *Mount {
 	if uid != 0 {
 		openDevice(t)
 	}
-	m := &Mount{t: t, uid: uid, gid: gid}
-	m.parent = mountParent(t)
+	m := newMount(t)
+	m.uid, m.gid = uid, gid
+	m.mount(flags)
+	return m
+}
+
+// newMount returns a mount that has not been started.
+func newMount(t testing.TB) *Mount {
+	t.Helper()
+	return &Mount{t: t, parent: mountParent(t)}
+}
+
+// mount starts the daemon with the usual arguments, and some flags.
+func (m *Mount) mount(flags []string) {
+	t := m.t
+	t.Helper()
 	m.Dir = filepath.Join(m.parent, "m")
 	if err := os.Mkdir(m.Dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chown(m.Dir, int(uid), int(gid)); err != nil {
+	if err := os.Chown(m.Dir, int(m.uid), int(m.gid)); err != nil {
 		t.Fatal(err)
 	}
 	state := m.StateDir()
 	if err := os.Mkdir(state, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chown(state, int(uid), int(gid)); err != nil {
+	if err := os.Chown(state, int(m.uid), int(m.gid)); err != nil {
 		t.Fatal(err)
 	}
 	argv := append([]string{program(t, "lockfs"), "--backing", "none", "--log-level", "debug", "--state-dir", state}, flags...)
@@ -85,7 +101,6 @@ func startMount(t testing.TB, uid, gid uint32, flags []string) *Mount {
 	t.Cleanup(m.Stop)
 	m.awaitReady()
 	m.watch = watchMount(m)
-	return m
 }
 
 // mountParent makes a directory for a mount point that every user may enter.
@@ -122,7 +137,8 @@ func openDevice(t testing.TB) {
 func (m *Mount) start(argv []string) {
 	m.t.Helper()
 	m.argv = argv
-	m.cmd = command([]clientOption{asUser(m.uid, m.gid)}, argv...)
+	m.cmd = command([]clientOption{asUser(m.uid, m.gid), withEnv(m.env...)}, argv...)
+	m.cmd.ExtraFiles = m.lent
 	m.cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM // so that it unmounts
 	m.cmd.SysProcAttr.Cloneflags = m.namespaces
 	m.stderr = newLogBuffer(readyMarker)

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -17,7 +16,7 @@ import (
 
 // manager is the connection to the service manager. A nil manager is none.
 type manager struct {
-	conn *net.UnixConn
+	socket int
 	// keeps: it keeps descriptors over our death.
 	keeps bool
 	// watchdog is within which time it wants a sign of life, 0 for never.
@@ -52,12 +51,12 @@ func connectManager(log *slog.Logger) *manager {
 	if name == "" {
 		return nil
 	}
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
+	socket, err := dial(name)
 	if err != nil {
 		log.Warn("the service manager does not listen", "socket", name, "err", err)
 		return nil
 	}
-	m := &manager{conn: conn, log: log}
+	m := &manager{socket: socket, log: log}
 	if n, err := strconv.Atoi(os.Getenv(envStore)); err == nil && n > 0 {
 		m.keeps = true
 	}
@@ -67,6 +66,21 @@ func connectManager(log *slog.Logger) *manager {
 		}
 	}
 	return m
+}
+
+// dial connects a datagram socket. Nobody may stop a lock service by not reading
+// its messages: they wait for a second at most.
+func dial(name string) (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 1})
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: name}); err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
 }
 
 // say sends lines of sd_notify(3).
@@ -82,9 +96,7 @@ func (m *manager) send(message string, fds ...int) {
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
-	// Nobody may stop a lock service by not reading its messages.
-	_ = m.conn.SetWriteDeadline(time.Now().Add(time.Second))
-	if _, _, err := m.conn.WriteMsgUnix([]byte(message), rights, nil); err != nil {
+	if err := unix.Sendmsg(m.socket, []byte(message), rights, nil, unix.MSG_NOSIGNAL); err != nil {
 		m.log.Warn("the service manager does not take a message", "message", message, "err", err)
 	}
 }
