@@ -26,6 +26,8 @@ type Mount struct {
 	// Dir is the mount point. The test process does not touch it.
 	Dir string
 
+	// program is the daemon's file.
+	program  string
 	t        testing.TB
 	parent   string // Dir's directory, removed at the end
 	uid, gid uint32 // who runs the daemon
@@ -75,7 +77,7 @@ func startMount(t testing.TB, uid, gid uint32, flags []string) *Mount {
 // newMount returns a mount that has not been started.
 func newMount(t testing.TB) *Mount {
 	t.Helper()
-	return &Mount{t: t, parent: mountParent(t)}
+	return &Mount{t: t, program: program(t, "lockfs"), parent: mountParent(t)}
 }
 
 // mount starts the daemon with the usual arguments, and some flags.
@@ -96,7 +98,7 @@ func (m *Mount) mount(flags []string) {
 	if err := os.Chown(state, int(m.uid), int(m.gid)); err != nil {
 		t.Fatal(err)
 	}
-	argv := append([]string{program(t, "lockfs"), "--backing", "none", "--log-level", "debug", "--state-dir", state}, flags...)
+	argv := append([]string{m.program, "--backing", "none", "--log-level", "debug", "--state-dir", state}, flags...)
 	m.start(append(argv, m.Dir))
 	t.Cleanup(m.Stop)
 	m.awaitReady()

@@ -116,7 +116,7 @@ func TestAHundredThousandLocks(t *testing.T) {
 func wantOneMoreIsAsCheap(t testing.TB, few, many *Mount) {
 	t.Helper()
 	out := onOneCPU(t, append(daemonPids(few), daemonPids(many)...),
-		program(t, "onemore"), fmt.Sprint(oneMoreRounds), few.Path("one"), many.Path("one"))
+		program(t, "onemore"), "excl", fmt.Sprint(oneMoreRounds), few.Path("one"), many.Path("one"))
 	var withFew, withMany int
 	if _, err := fmt.Sscan(out, &withFew, &withMany); err != nil {
 		t.Fatalf("onemore printed %q", out)

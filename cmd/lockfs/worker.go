@@ -121,7 +121,7 @@ func (w *workerProcess) takeOver() error {
 	if err != nil {
 		return err
 	}
-	w.conn = device.New(workerDevice, ledger{w.memory}, w.log)
+	w.conn = device.New(workerDevice, newLedger(w.memory), w.log)
 	w.crash.attach(w.conn)
 	tokens := &tokens{memory: w.memory, dir: w.dir, do: w.conn.Do, log: w.log}
 	options := fs.Options{
@@ -129,7 +129,7 @@ func (w *workerProcess) takeOver() error {
 		Processes: fs.Proc{},
 		Clock:     new(fs.SystemClock),
 		Tokens:    tokens,
-		Journal:   fs.NewRecords(w.memory.Tx()),
+		Journal:   newJournal(w.memory),
 		Log:       w.log,
 		UID:       uint32(os.Geteuid()),
 		GID:       uint32(os.Getegid()),
