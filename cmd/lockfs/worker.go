@@ -114,6 +114,8 @@ func takeOver(memory *state.Memory, crash *crashPoints, log *slog.Logger) (*devi
 		Log:       log,
 		UID:       uint32(os.Geteuid()),
 		GID:       uint32(os.Getegid()),
+		Program:   version,
+		State:     state.Version,
 	}
 	var filesystem *fs.FS
 	if found.fresh {
