@@ -35,7 +35,7 @@ type keeper struct {
 	worker *worker
 	// refused: the program on disk could not take over; workers are started
 	// from the program that this process runs.
-	refused  bool
+	refused bool
 	// restarts counts workers that ended by themselves, or before they served,
 	// one soon after the other.
 	restarts int
@@ -50,6 +50,8 @@ type worker struct {
 	messages chan string
 	ended    chan int
 	serving  bool
+	// late fires when it has been given long enough to serve.
+	late <-chan time.Time
 }
 
 // runKeeper serves a mount until it ends; it returns the exit code.
@@ -113,8 +115,13 @@ func (k *keeper) run(signals <-chan os.Signal) int {
 			} else {
 				k.log.Info("a new worker serves", "worker", k.worker.cmd.Process.Pid, "after", time.Since(k.worker.started))
 			}
+		case <-k.worker.late:
+			if !k.worker.serving && !k.refused && !k.ownOnDisk() {
+				k.refuse(fmt.Sprintf("it does not serve %v after its start", patience))
+				_ = k.worker.cmd.Process.Kill()
+			}
 		case code := <-k.worker.ended:
-			if code == exitOK {
+			if code == exitOK && !k.unfit() {
 				return k.unmounted()
 			}
 			if err := k.next(code); err != nil {
@@ -140,18 +147,60 @@ func (k *keeper) unmounted() int {
 	return exitInternal
 }
 
-// start starts a worker.
+// start starts a worker: from the program on disk, or, if that could not take
+// over or cannot even be started, from the one that this process runs.
 func (k *keeper) start() error {
+	if !k.refused {
+		err := k.startFrom(k.program)
+		if err == nil {
+			return nil
+		}
+		k.refuse(err.Error())
+	}
+	return k.startFrom(ownProgram)
+}
+
+// ownProgram is the program that this process runs, also when the file has
+// been replaced or removed.
+const ownProgram = "/proc/self/exe"
+
+// refuse has workers started from the keeper's own program, until somebody
+// wants another to take over. Clients wait meanwhile, and notice nothing else.
+func (k *keeper) refuse(why string) {
+	k.log.Error("the program on disk cannot take over; going on with the one that runs", "program", k.program, "why", why)
+	k.refused = true
+}
+
+// patience is how long another program than the keeper's own may take to serve.
+const patience = time.Minute
+
+// unfit reports whether the worker that has ended shows that the program on
+// disk is none that can take over: it ended by itself before it served,
+// whatever its exit code says, and it is not the keeper's own, which gets as
+// many tries as it needs.
+func (k *keeper) unfit() bool {
+	return !k.refused && !k.worker.serving && !killed(k.worker.cmd.ProcessState) && !k.ownOnDisk()
+}
+
+// ownOnDisk reports whether the program on disk is the one that this process
+// runs.
+func (k *keeper) ownOnDisk() bool {
+	disk, err := os.Stat(k.program)
+	if err != nil {
+		return false
+	}
+	own, err := os.Stat(ownProgram)
+	return err != nil || os.SameFile(disk, own)
+}
+
+// startFrom starts a worker from a program.
+func (k *keeper) startFrom(program string) error {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("socketpair: %w", err)
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "control"), os.NewFile(uintptr(pair[1]), "control")
 	defer theirs.Close()
-	program := k.program
-	if k.refused {
-		program = "/proc/self/exe"
-	}
 	cmd := exec.Command(program, "--worker", "--oom-score="+k.score, "--log-level="+k.config.logLevel.String(),
 		fmt.Sprintf("--mount-id=%d", k.mount.ID), "--", k.mount.Dir)
 	cmd.Args[0] = "lockfs-worker"
@@ -161,9 +210,12 @@ func (k *keeper) start() error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		_ = ours.Close()
+		for _, f := range cmd.ExtraFiles {
+			_ = f.Close()
+		}
 		return err
 	}
-	w := &worker{cmd: cmd, control: ours, started: time.Now(), messages: make(chan string, 8), ended: make(chan int, 1)}
+	w := &worker{cmd: cmd, control: ours, started: time.Now(), messages: make(chan string, 8), ended: make(chan int, 1), late: time.After(patience)}
 	go w.listen()
 	go w.wait()
 	k.worker = w
@@ -207,9 +259,8 @@ func (w *worker) wait() {
 func (k *keeper) next(code int) error {
 	w := k.worker
 	_ = w.control.Close()
-	if code == exitState && !w.serving && !k.refused {
-		k.log.Error("the program on disk cannot take over; going on with the one that runs", "program", k.program)
-		k.refused = true
+	if k.unfit() || code == exitState && !w.serving && !k.refused {
+		k.refuse(w.cmd.ProcessState.String())
 		return k.start()
 	}
 	k.log.Warn("the worker died", "worker", w.cmd.Process.Pid, "how", w.cmd.ProcessState.String())
