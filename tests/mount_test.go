@@ -59,6 +59,17 @@ func mountAs(t testing.TB, uid, gid uint32, flags ...string) *Mount {
 
 func startMount(t testing.TB, uid, gid uint32, flags []string) *Mount {
 	t.Helper()
+	return startMountOf(t, program(t, "lockfs"), uid, gid, flags)
+}
+
+// mountOf is mount with a daemon of its own, which the test may replace.
+func mountOf(t testing.TB, binary string, flags ...string) *Mount {
+	t.Helper()
+	return startMountOf(t, binary, 0, 0, flags)
+}
+
+func startMountOf(t testing.TB, binary string, uid, gid uint32, flags []string) *Mount {
+	t.Helper()
 	needRoot(t)
 	if uid != 0 {
 		openDevice(t)
@@ -72,7 +83,7 @@ func startMount(t testing.TB, uid, gid uint32, flags []string) *Mount {
 	if err := os.Chown(m.Dir, int(uid), int(gid)); err != nil {
 		t.Fatal(err)
 	}
-	argv := append([]string{program(t, "lockfs"), "--backing", "none", "--log-level", "debug"}, flags...)
+	argv := append([]string{binary, "--backing", "none", "--log-level", "debug"}, flags...)
 	m.start(append(argv, m.Dir))
 	t.Cleanup(m.Stop)
 	m.awaitReady()
