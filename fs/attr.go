@@ -51,6 +51,9 @@ func seconds(i lockspace.Instant) (sec uint64, nsec uint32) {
 
 // GetAttr answers stat(2) and fstat(2).
 func (f *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	if isControl(in.NodeId) {
+		return f.getControlAttr(in, out)
+	}
 	d := f.nodes.get(in.NodeId)
 	if d == nil {
 		return errStale
@@ -61,6 +64,9 @@ func (f *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) f
 
 // SetAttr answers chmod, chown, truncate and utimes.
 func (f *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	if isControl(in.NodeId) {
+		return f.setControlAttr(in)
+	}
 	d := f.nodes.get(in.NodeId)
 	if d == nil {
 		return errStale

@@ -9,9 +9,6 @@ import (
 	"github.com/lockfs/lockfs/lockspace"
 )
 
-// control is the name of the control directory, which no lock can have.
-const control = ".lockfs"
-
 // maxName is the longest name, in bytes.
 const maxName = 255
 
@@ -26,8 +23,12 @@ func checkName(name string) fuse.Status {
 	return fuse.OK
 }
 
-// Lookup finds a name: there is one exactly while the lock is held.
+// Lookup finds a name: there is one exactly while the lock is held. The control
+// directory is there always.
 func (f *FS) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	if isControl(in.NodeId) {
+		return f.lookupControl(in, name, out)
+	}
 	dir := f.nodes.get(in.NodeId)
 	if dir == nil || !dir.Dir {
 		return errStale
@@ -37,6 +38,10 @@ func (f *FS) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse
 	}
 	if status := f.permit(in, dir, maySearch); status != fuse.OK {
 		return status
+	}
+	if name == controlName {
+		f.enterControl(controlNode{&theControlDir, dir}, out)
+		return fuse.OK
 	}
 	key := lockspace.Key{Dir: dir.ID, Name: name}
 	if !f.table.Held(key) {
@@ -56,7 +61,8 @@ func (f *FS) enter(d *node, out *fuse.EntryOut) {
 	f.attr(d, &out.Attr)
 }
 
-// Forget takes the kernel's references to a node back.
+// Forget takes the kernel's references to a node back. Those to control nodes
+// are not counted.
 func (f *FS) Forget(id, count uint64) {
 	if d := f.nodes.get(id); d != nil {
 		f.nodes.forget(d, count)
@@ -65,6 +71,11 @@ func (f *FS) Forget(id, count uint64) {
 
 // OpenDir opens a directory for listing.
 func (f *FS) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if isControl(in.NodeId) {
+		fh, status := f.openControl(in)
+		out.Fh = fh
+		return status
+	}
 	dir := f.nodes.get(in.NodeId)
 	if status := f.permit(&in.InHeader, dir, mayRead); status != fuse.OK {
 		return status
@@ -87,6 +98,9 @@ const (
 // beginning is left out: a name that is given back and taken again all the
 // time would be listed for ever.
 func (f *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	if isControl(in.NodeId) {
+		return f.readControlDir(in, out)
+	}
 	dir := f.nodes.get(in.NodeId)
 	if dir == nil || !dir.Dir {
 		return errStale

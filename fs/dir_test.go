@@ -47,7 +47,13 @@ func (s *served) opendir() (handle uint64) {
 // readdir reads some entries, and returns where to go on.
 func (s *served) readdir(dir, offset uint64, size uint32) (names []string, next uint64) {
 	s.t.Helper()
-	r := s.call(opReaddir, 1, u64(dir), u64(offset), u32(size), zeros(20))
+	return s.readdirOf(1, dir, offset, size)
+}
+
+// readdirOf is readdir of another directory than the root.
+func (s *served) readdirOf(node, dir, offset uint64, size uint32) (names []string, next uint64) {
+	s.t.Helper()
+	r := s.call(opReaddir, node, u64(dir), u64(offset), u32(size), zeros(20))
 	if r.errno != 0 {
 		s.t.Fatal("readdir:", r.errno)
 	}

@@ -29,6 +29,9 @@
 //     force. unlink(2) gives back or breaks, see unlink.go.
 //   - flock(2) on the directory itself is the kernel's and does not meet the
 //     locks in it: FUSE does not hand it on.
+//   - Every directory has a control directory, .lockfs, which is not listed; its
+//     files are made for each reader and show no size. Nothing in it can be
+//     changed (EACCES, for root too) or locked (EOPNOTSUPP). See control.go.
 //   - Shared mmap(2) is ENODEV. There are no extended attributes.
 //   - A non-blocking flock conversion that fails keeps the old lock.
 //   - At the end of a mount that is in use, waits end with ENOLCK.

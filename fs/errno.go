@@ -12,9 +12,10 @@ import (
 
 // Statuses that go-fuse has no names for.
 const (
-	errStale = fuse.Status(unix.ESTALE)
-	errNoSpc = fuse.Status(unix.ENOSPC)
-	errName  = fuse.Status(unix.ENAMETOOLONG)
+	errStale  = fuse.Status(unix.ESTALE)
+	errNoSpc  = fuse.Status(unix.ENOSPC)
+	errName   = fuse.Status(unix.ENAMETOOLONG)
+	errNotSup = fuse.Status(unix.EOPNOTSUPP)
 )
 
 // lockErrno is the errno of a lock call that the table refused. (An exclusive

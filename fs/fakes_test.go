@@ -119,24 +119,26 @@ func (p *processes) Host() string { return "host" }
 // journal is an [fs.Journal] that keeps the records, as the state that
 // outlives the process will.
 type journal struct {
-	mu      sync.Mutex
-	holds   map[lockspace.HoldID]lockspace.Hold
-	waits   map[lockspace.WaitID]lockspace.Wait
-	nodes   map[uint64]fs.NodeRecord
-	handles map[uint64]fs.HandleRecord
-	bodies  map[uint64]string
-	commits int
+	mu       sync.Mutex
+	holds    map[lockspace.HoldID]lockspace.Hold
+	waits    map[lockspace.WaitID]lockspace.Wait
+	nodes    map[uint64]fs.NodeRecord
+	handles  map[uint64]fs.HandleRecord
+	bodies   map[uint64]string
+	contents map[uint64]string
+	commits  int
 	// open: something was changed and not committed yet.
 	open bool
 }
 
 func newJournal() *journal {
 	return &journal{
-		holds:   make(map[lockspace.HoldID]lockspace.Hold),
-		waits:   make(map[lockspace.WaitID]lockspace.Wait),
-		nodes:   make(map[uint64]fs.NodeRecord),
-		handles: make(map[uint64]fs.HandleRecord),
-		bodies:  make(map[uint64]string),
+		holds:    make(map[lockspace.HoldID]lockspace.Hold),
+		waits:    make(map[lockspace.WaitID]lockspace.Wait),
+		nodes:    make(map[uint64]fs.NodeRecord),
+		handles:  make(map[uint64]fs.HandleRecord),
+		bodies:   make(map[uint64]string),
+		contents: make(map[uint64]string),
 	}
 }
 
@@ -157,6 +159,10 @@ func (j *journal) PutHandle(h *fs.HandleRecord) { j.change(func() { j.handles[h.
 func (j *journal) DropHandle(id uint64)         { j.change(func() { delete(j.handles, id) }) }
 func (j *journal) PutBody(b *fs.BodyRecord)     { j.change(func() { j.bodies[b.Node] = string(b.Data) }) }
 func (j *journal) DropBody(node uint64)         { j.change(func() { delete(j.bodies, node) }) }
+func (j *journal) PutContent(handle uint64, content []byte) {
+	j.change(func() { j.contents[handle] = string(content) })
+}
+func (j *journal) DropContent(handle uint64) { j.change(func() { delete(j.contents, handle) }) }
 func (j *journal) look(f func()) (committed bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

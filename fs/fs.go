@@ -35,6 +35,10 @@ type Options struct {
 	UID, GID uint32
 	// Kept is what the last mount left by [FS.Save], nil for nothing. For New.
 	Kept *Saved
+	// Program is the program's version, and State that of the state it can
+	// take over, for people to read.
+	Program string
+	State   uint32
 }
 
 // FS is the filesystem.
@@ -47,12 +51,18 @@ type FS struct {
 	clock   *stepClock
 	journal Journal
 	log     *slog.Logger
+	// program and stateVersion are what the control file version tells.
+	program      string
+	stateVersion uint32
 
 	table *lockspace.Table
 	nodes nodes
 	// handles are the open files, by number; never reused.
 	handles    map[uint64]*handle
 	lastHandle uint64
+	// controls are the open files of control directories, by number, from the
+	// same count.
+	controls map[uint64]*controlHandle
 
 	// facts is what the present request's detour found; nil on the first try.
 	facts *facts
@@ -90,7 +100,10 @@ func prepare(o Options) *FS {
 		clock:         &stepClock{clock: o.Clock},
 		journal:       o.Journal,
 		log:           o.Log,
+		program:       o.Program,
+		stateVersion:  o.State,
 		handles:       make(map[uint64]*handle),
+		controls:      make(map[uint64]*controlHandle),
 	}
 }
 
@@ -178,28 +191,34 @@ func (o observer) Ended(h lockspace.Hold, why lockspace.Reason) {
 // do. Not ENOSYS, which it would remember for some calls, and which tells a
 // person nothing.
 
-func (f *FS) Mknod(<-chan struct{}, *fuse.MknodIn, string, *fuse.EntryOut) fuse.Status {
-	return fuse.EPERM
+func (f *FS) Mknod(_ <-chan struct{}, in *fuse.MknodIn, _ string, _ *fuse.EntryOut) fuse.Status {
+	return cannotMake(in.NodeId)
 }
 
-func (f *FS) Mkdir(<-chan struct{}, *fuse.MkdirIn, string, *fuse.EntryOut) fuse.Status {
-	return fuse.EPERM
+func (f *FS) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, _ string, _ *fuse.EntryOut) fuse.Status {
+	return cannotMake(in.NodeId)
 }
 
-func (f *FS) Rmdir(<-chan struct{}, *fuse.InHeader, string) fuse.Status {
+func (f *FS) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	if isControl(in.NodeId) || name == controlName {
+		return cannotMake(in.NodeId)
+	}
 	return fuse.ENOTDIR
 }
 
-func (f *FS) Link(<-chan struct{}, *fuse.LinkIn, string, *fuse.EntryOut) fuse.Status {
-	return fuse.EPERM
+func (f *FS) Link(_ <-chan struct{}, in *fuse.LinkIn, _ string, _ *fuse.EntryOut) fuse.Status {
+	return cannotMake(in.NodeId)
 }
 
-func (f *FS) Symlink(<-chan struct{}, *fuse.InHeader, string, string, *fuse.EntryOut) fuse.Status {
-	return fuse.EPERM
+func (f *FS) Symlink(_ <-chan struct{}, in *fuse.InHeader, _ string, _ string, _ *fuse.EntryOut) fuse.Status {
+	return cannotMake(in.NodeId)
 }
 
-func (f *FS) Rename(<-chan struct{}, *fuse.RenameIn, string, string) fuse.Status {
-	return fuse.EPERM
+func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, _ string, _ string) fuse.Status {
+	if isControl(in.Newdir) {
+		return cannotMake(in.Newdir)
+	}
+	return cannotMake(in.NodeId)
 }
 
 var _ device.Filesystem = (*FS)(nil)

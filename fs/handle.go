@@ -18,17 +18,17 @@ type handle struct {
 
 // open makes a handle on d for process p.
 func (f *FS) open(d *node, p lockspace.Process) *handle {
-	f.lastHandle++
-	h := &handle{
-		HandleRecord: HandleRecord{
-			ID: f.lastHandle, Node: d.ID, Opener: p, Opened: f.clock.Now(),
-		},
-		node: d,
-	}
+	h := &handle{HandleRecord: f.newHandle(d.ID, p), node: d}
 	f.handles[h.ID] = h
 	d.open++
 	f.journal.PutHandle(&h.HandleRecord)
 	return h
+}
+
+// newHandle returns the record of an open file, not yet in the journal.
+func (f *FS) newHandle(node uint64, p lockspace.Process) HandleRecord {
+	f.lastHandle++
+	return HandleRecord{ID: f.lastHandle, Node: node, Opener: p, Opened: f.clock.Now()}
 }
 
 // makeStale marks the open file whose lock was broken.
@@ -44,6 +44,10 @@ func (f *FS) makeStale(id uint64) {
 func (f *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) { f.close(in.Fh) }
 
 func (f *FS) close(id uint64) {
+	if c := f.controls[id]; c != nil {
+		f.closeControl(c)
+		return
+	}
 	h := f.handles[id]
 	if h == nil {
 		return
@@ -73,6 +77,8 @@ func (f *FS) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 func (f *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	h := f.handles[in.Fh]
 	switch {
+	case f.controls[in.Fh] != nil:
+		return fuse.OK
 	case h == nil:
 		return fuse.EBADF
 	case h.Stale:

@@ -61,16 +61,22 @@ type Journal interface {
 	DropHandle(id uint64)
 	PutBody(*BodyRecord)
 	DropBody(node uint64)
+	// PutContent keeps what the reader of a control file is in the middle of,
+	// at most [maxKept] bytes, by the number of the open file.
+	PutContent(handle uint64, content []byte)
+	DropContent(handle uint64)
 }
 
 // Discard is a Journal for mounts that end with their process.
 type Discard struct{ lockspace.Discard }
 
-func (Discard) PutNode(*NodeRecord)     {}
-func (Discard) DropNode(uint64)         {}
-func (Discard) PutHandle(*HandleRecord) {}
-func (Discard) DropHandle(uint64)       {}
-func (Discard) PutBody(*BodyRecord)     {}
-func (Discard) DropBody(uint64)         {}
+func (Discard) PutNode(*NodeRecord)       {}
+func (Discard) DropNode(uint64)           {}
+func (Discard) PutHandle(*HandleRecord)   {}
+func (Discard) DropHandle(uint64)         {}
+func (Discard) PutBody(*BodyRecord)       {}
+func (Discard) DropBody(uint64)           {}
+func (Discard) PutContent(uint64, []byte) {}
+func (Discard) DropContent(uint64)        {}
 
 var _ Journal = Discard{}

@@ -43,6 +43,7 @@ const (
 	opSetattr    = 4
 	opMkdir      = 9
 	opUnlink     = 10
+	opRmdir      = 11
 	opOpen       = 14
 	opRead       = 15
 	opWrite      = 16

@@ -23,7 +23,7 @@ func (f *FS) SetLkw(_ <-chan struct{}, in *fuse.LkIn) fuse.Status { return f.loc
 func (f *FS) lock(in *fuse.LkIn, wait bool) fuse.Status {
 	h := f.handles[in.Fh]
 	if h == nil {
-		return fuse.EBADF
+		return f.notALock(in.Fh)
 	}
 	if h.Stale {
 		return errStale
@@ -127,7 +127,7 @@ type conflict struct {
 func (f *FS) GetLk(_ <-chan struct{}, in *fuse.LkIn, out *fuse.LkOut) fuse.Status {
 	h := f.handles[in.Fh]
 	if h == nil {
-		return fuse.EBADF
+		return f.notALock(in.Fh)
 	}
 	if h.Stale {
 		return errStale

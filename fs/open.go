@@ -12,6 +12,9 @@ import (
 // it takes the lock, or fails with EEXIST; without, it opens the name whether
 // it is held by now or not.
 func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	if isControl(in.NodeId) {
+		return cannotMake(in.NodeId)
+	}
 	dir := f.nodes.get(in.NodeId)
 	if dir == nil || !dir.Dir {
 		return errStale
@@ -19,7 +22,7 @@ func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse
 	if status := checkName(name); status != fuse.OK {
 		return status
 	}
-	if name == control {
+	if name == controlName {
 		return fuse.EPERM
 	}
 	// What is made here can be held by somebody else, now or later, and read.
@@ -84,6 +87,12 @@ func wanted(flags uint32) uint32 {
 // Open opens a name that was held when the kernel looked it up. It may be free
 // by now: an open file is not a hold, and to fail would break O_CREAT.
 func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if isControl(in.NodeId) {
+		fh, status := f.openControl(in)
+		out.Fh = fh
+		out.OpenFlags = fuse.FOPEN_DIRECT_IO
+		return status
+	}
 	d := f.nodes.get(in.NodeId)
 	if d == nil || d.Dir {
 		return errStale

@@ -63,6 +63,9 @@ func (f *FS) mayEnd(in *fuse.InHeader, dir *node, h *lockspace.Hold) bool {
 
 // Access answers access(2).
 func (f *FS) Access(_ <-chan struct{}, in *fuse.AccessIn) fuse.Status {
+	if isControl(in.NodeId) {
+		return f.accessControl(in)
+	}
 	d := f.nodes.get(in.NodeId)
 	if d == nil {
 		return errStale

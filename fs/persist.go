@@ -33,6 +33,7 @@ const (
 	kindHold    = 4
 	kindWait    = 5
 	kindCounter = 6
+	kindContent = 7
 )
 
 // Records is a [Journal] that writes records to a store.
@@ -104,6 +105,12 @@ func (r *Records) PutBody(b *BodyRecord) {
 	r.put(kindBody, b.Node, e)
 }
 
+func (r *Records) PutContent(handle uint64, content []byte) {
+	e := r.begin()
+	e.bytes(content)
+	r.put(kindContent, handle, e)
+}
+
 func (r *Records) PutHold(h *lockspace.Hold) {
 	e := r.begin()
 	e.u64(h.Token)
@@ -125,6 +132,7 @@ func (r *Records) PutWait(w *lockspace.Wait) {
 func (r *Records) DropNode(id uint64)                { r.store.Drop(kindNode, id) }
 func (r *Records) DropHandle(id uint64)              { r.store.Drop(kindHandle, id) }
 func (r *Records) DropBody(node uint64)              { r.store.Drop(kindBody, node) }
+func (r *Records) DropContent(handle uint64)         { r.store.Drop(kindContent, handle) }
 func (r *Records) DropHold(id lockspace.HoldID)      { r.store.Drop(kindHold, uint64(id)) }
 func (r *Records) DropWait(id lockspace.WaitID)      { r.store.Drop(kindWait, uint64(id)) }
 func (r *Records) begin() encoder                    { return encoder{r.buf[:0]} }

@@ -15,6 +15,9 @@ import (
 // Read returns the body that the holder wrote, or, if it is empty, the record
 // of who holds the lock. A free lock is empty.
 func (f *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult, fuse.Status) {
+	if c := f.controls[in.Fh]; c != nil {
+		return f.readControl(c, in)
+	}
 	h := f.handles[in.Fh]
 	if h == nil {
 		return nil, fuse.EBADF

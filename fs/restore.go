@@ -15,6 +15,7 @@ type Saved struct {
 	nodes    map[uint64]*NodeRecord
 	handles  map[uint64]*HandleRecord
 	bodies   map[uint64]*BodyRecord
+	contents map[uint64]*[]byte
 	holds    []lockspace.Hold
 	waits    []lockspace.Wait
 	counters [counters]uint64
@@ -38,6 +39,10 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 	case kindBody:
 		add(&s.bodies, id, &BodyRecord{Node: id, Author: d.u64(), Held: d.flag(), Data: d.bytes(maxBody)})
 		return d.end("body", id)
+	case kindContent:
+		content := d.bytes(maxKept)
+		add(&s.contents, id, &content)
+		return d.end("content", id)
 	case kindHold:
 		s.holds = append(s.holds, lockspace.Hold{
 			ID: lockspace.HoldID(id), Token: d.u64(), Listed: d.u64(), Since: d.instant(), Request: d.request(),
@@ -72,6 +77,9 @@ func Restore(o Options, s *Saved) (*FS, error) {
 	f := prepare(o)
 	f.nodes = nodes{journal: o.Journal, byID: make(map[uint64]*node), byKey: make(map[lockspace.Key]*node), last: s.counters[counterNode]}
 	for _, r := range s.nodes {
+		if r.ID > maxNode {
+			return nil, fmt.Errorf("node %d: its number is not a node's: %w", r.ID, ErrRecord)
+		}
 		d := &node{NodeRecord: *r}
 		f.nodes.byID[d.ID] = d
 		if d.Dir {
@@ -93,12 +101,25 @@ func Restore(o Options, s *Saved) (*FS, error) {
 	f.nodes.byID[device.Root] = root
 	f.lastHandle = s.counters[counterHandle]
 	for _, r := range s.handles {
+		if isControl(r.Node) {
+			// Whether there is such an entry is seen when it is read: another
+			// program may have opened it.
+			f.controls[r.ID] = &controlHandle{HandleRecord: *r}
+			continue
+		}
 		d := f.nodes.byID[r.Node]
 		if d == nil {
 			return nil, fmt.Errorf("open file %d: no node %d: %w", r.ID, r.Node, ErrRecord)
 		}
 		d.open++
 		f.handles[r.ID] = &handle{HandleRecord: *r, node: d}
+	}
+	for id, content := range s.contents {
+		h := f.controls[id]
+		if h == nil {
+			return nil, fmt.Errorf("content: no open file %d: %w", id, ErrRecord)
+		}
+		h.content, h.kept = *content, true
 	}
 	for _, b := range s.bodies {
 		d := f.nodes.byID[b.Node]

@@ -151,6 +151,7 @@ func FuzzLoad(f *testing.F) {
 	s.write(a, 0, "body")
 	s.flock(b, unix.F_RDLCK)
 	s.startFlock(s.mustCreate("y", 0), unix.F_WRLCK)
+	s.read(s.mustOpen(s.walk(".lockfs", "version"), unix.O_RDONLY), 0, 8)
 	s.call(opGetattr, 1, zeros(16))
 	var keys [][2]uint64
 	for k, data := range records {

@@ -19,12 +19,18 @@ import (
 // Errors: EACCES without write permission on the directory, EPERM if a hold
 // is another user's, ENOENT if nobody holds the name.
 func (f *FS) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	if isControl(in.NodeId) {
+		return cannotMake(in.NodeId)
+	}
 	dir := f.nodes.get(in.NodeId)
 	if dir == nil {
 		return errStale
 	}
 	if status := f.permit(in, dir, mayWrite|maySearch); status != fuse.OK {
 		return status
+	}
+	if name == controlName {
+		return fuse.EISDIR
 	}
 	key := lockspace.Key{Dir: dir.ID, Name: name}
 	if !f.table.Held(key) {

@@ -62,6 +62,16 @@ func mountAs(t testing.TB, uid, gid uint32, flags ...string) *Mount {
 	return startMount(t, uid, gid, flags)
 }
 
+// mountOf is mount with a daemon of its own, which the test may replace.
+func mountOf(t testing.TB, binary string, flags ...string) *Mount {
+	t.Helper()
+	needRoot(t)
+	m := newMount(t)
+	m.program = binary
+	m.mount(flags)
+	return m
+}
+
 func startMount(t testing.TB, uid, gid uint32, flags []string) *Mount {
 	t.Helper()
 	needRoot(t)

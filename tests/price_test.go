@@ -29,9 +29,7 @@ func TestThePriceOfSurvivingIsLow(t *testing.T) {
 	if err := runQuietly("go", append(args, modulePath+"/cmd/lockfs")...); err != nil {
 		t.Fatal(err)
 	}
-	surviving, without := mount(t), newMount(t)
-	without.program = volatile
-	without.mount(nil)
+	surviving, without := mount(t), mountOf(t, volatile)
 	for _, idiom := range []string{"excl", "flock", "fcntl"} {
 		out := onOneCPU(t, append(daemonPids(surviving), daemonPids(without)...),
 			program(t, "onemore"), idiom, fmt.Sprint(stressed(priceRounds)), surviving.Path("x"), without.Path("x"))

@@ -21,6 +21,8 @@ type worker struct {
 	messages chan string
 	ended    chan *os.ProcessState
 	serving  bool
+	// late fires when it has been given long enough to serve.
+	late <-chan time.Time
 	// asked is when it was asked for a sign of life, zero if it has answered.
 	asked time.Time
 }
@@ -29,6 +31,7 @@ func newWorker(process *os.Process, control *os.File, lent []*os.File) *worker {
 	w := &worker{
 		process: process, control: control, lent: lent, started: time.Now(),
 		messages: make(chan string, 8), ended: make(chan *os.ProcessState, 1),
+		late: time.After(patience),
 	}
 	go w.listen()
 	go w.wait()

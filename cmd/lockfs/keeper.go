@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -113,6 +112,9 @@ const (
 	// replaced. To be killed costs it nothing.
 	aliveTime = 10 * time.Second
 	deadTime  = 30 * time.Second
+	// patience is how long another program than the keeper's own may take to
+	// serve.
+	patience = time.Minute
 	// stopTime is how long a worker has to answer everybody who waits.
 	stopTime = 5 * time.Second
 )
@@ -149,7 +151,7 @@ func (k *keeper) run() int {
 				k.worker.asked = time.Time{}
 			}
 		case how := <-k.worker.ended:
-			if exitCodeOf(how) == exitOK {
+			if exitCodeOf(how) == exitOK && !k.unfit(how) {
 				return k.unmounted()
 			}
 			if err := k.next(how); err != nil {
@@ -159,6 +161,11 @@ func (k *keeper) run() int {
 			// If the worker died meanwhile, its successor brings it up again.
 			if e.worker == k.worker && k.worker.serving {
 				k.replaceKeeper(e.err)
+			}
+		case <-k.worker.late:
+			if !k.worker.serving && !k.refused && !k.ownOnDisk() {
+				k.refuse(fmt.Sprintf("it does not serve %v after its start", patience))
+				k.worker.kill()
 			}
 		case <-alive:
 			k.checkAlive()
@@ -241,12 +248,36 @@ func (k *keeper) unmounted() int {
 	return exitInternal
 }
 
-// start starts a worker.
+// start starts a worker: from the program on disk or, if that could not take
+// over or cannot even be started, from the one that this process runs.
 func (k *keeper) start() error {
-	program := k.program
-	if k.refused {
-		program = "/proc/self/exe"
+	if !k.refused {
+		err := k.startFrom(k.program)
+		if err == nil {
+			return nil
+		}
+		k.refuse(err)
 	}
+	return k.startFrom(ownProgram)
+}
+
+// ownProgram is the program that this process runs, also when the file has
+// been replaced or removed.
+const ownProgram = "/proc/self/exe"
+
+// ownOnDisk reports whether the program on disk is the one that this process
+// runs.
+func (k *keeper) ownOnDisk() bool {
+	disk, err := os.Stat(k.program)
+	if err != nil {
+		return false
+	}
+	own, err := os.Stat(ownProgram)
+	return err != nil || os.SameFile(disk, own)
+}
+
+// startFrom starts a worker from a program.
+func (k *keeper) startFrom(program string) error {
 	kept := k.manager != nil && k.manager.keeps
 	fds, stateDir := []int{k.mount.FD, k.memory}, noStateDir
 	if k.dir != nil {
@@ -259,10 +290,6 @@ func (k *keeper) start() error {
 		"--", k.mount.Dir,
 	}
 	w, err := startWorker(program, args, fds...)
-	if err != nil && !k.refused && k.ready {
-		k.refuse(err)
-		return k.start()
-	}
 	if err != nil {
 		return err
 	}
@@ -271,25 +298,30 @@ func (k *keeper) start() error {
 	return nil
 }
 
-// refuse goes on with the program that runs.
-func (k *keeper) refuse(why error) {
-	k.log.Error("the program on disk cannot take over; going on with the one that runs", "program", k.program, "err", why)
+// refuse has workers started from the keeper's own program, until somebody
+// wants another to take over. Clients wait meanwhile, and notice nothing else.
+func (k *keeper) refuse(why any) {
+	k.log.Error("the program on disk cannot take over; going on with the one that runs", "program", k.program, "why", why)
 	k.refused = true
 }
 
-// errState: see exitState.
-var errState = errors.New("it cannot use the state, see above")
+// unfit reports whether the worker that has ended shows that the program on
+// disk is none that can take over: it ended by itself before it served,
+// whatever its exit code says, and it is not the keeper's own, which gets as
+// many tries as it needs.
+func (k *keeper) unfit(how *os.ProcessState) bool {
+	return !k.refused && !k.worker.serving && !killed(how) && !k.ownOnDisk()
+}
 
 // next starts the worker after one that ended.
 func (k *keeper) next(how *os.ProcessState) error {
 	w := k.worker
 	_ = w.control.Close()
-	if exitCodeOf(how) == exitState && !w.serving && !k.refused {
-		k.log.Warn("the worker died", "worker", w.process.Pid, "how", how)
-		k.refuse(errState)
+	k.log.Warn("the worker died", "worker", w.process.Pid, "how", how)
+	if k.unfit(how) {
+		k.refuse(how)
 		return k.start()
 	}
-	k.log.Warn("the worker died", "worker", w.process.Pid, "how", how)
 	if !k.ready && !killed(how) {
 		return fmt.Errorf("it ended before it served: %v", how)
 	}
@@ -297,9 +329,6 @@ func (k *keeper) next(how *os.ProcessState) error {
 		k.restarts = 0
 	}
 	k.restarts++
-	if k.replacing && !w.serving && !killed(how) && !k.refused && k.restarts > 1 {
-		k.refuse(fmt.Errorf("its worker ended before it served: %v", how))
-	}
 	if k.restarts > 20 {
 		// Something is wrong that does not pass. Not as fast as possible, but
 		// on and on: clients wait, and their locks are safe.

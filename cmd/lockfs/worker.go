@@ -133,6 +133,8 @@ func (w *workerProcess) takeOver() error {
 		Log:       w.log,
 		UID:       uint32(os.Geteuid()),
 		GID:       uint32(os.Getegid()),
+		Program:   version,
+		State:     state.Version,
 	}
 	if found.fresh {
 		tokens.begin(w.config.first)

@@ -55,7 +55,7 @@ static const char *name(void)
 	case 1: return ".";
 	case 2: return "..";
 	case 3: return ".lockfs";
-	case 4: return ".lockfs/policy/hold";
+	case 4: return rand() % 2 ? ".lockfs/version" : ".lockfs/policy/hold";
 	case 5: return ".go-fuse-epoll-hack";
 	case 6: return "roots";
 	case 7: return "bobs";

@@ -1,0 +1,306 @@
+package fs
+
+import (
+	"fmt"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/lockspace"
+)
+
+// The control directory: every directory has one, which tells about it and its
+// locks. It is not listed there, cannot be removed, and has the directory's
+// owner; whoever may search the directory may look into it.
+//
+// Its files and directories are entries of one table. Their nodes are made up
+// when they are asked for: a node's number says which entry it is and which
+// directory it is about, so the kernel may keep it over any number of
+// processes, and no reference is counted. Nothing of it reaches the lock table:
+// its open files are in a map of their own, where no lock call finds them.
+//
+// What a file contains is made when it is read at offset 0, and kept with the
+// open file for the reads that follow, so that short reads see one moment. It
+// outlives the process too, if it is not longer than [maxKept]; of a longer
+// one the next process makes another, in which the reader goes on.
+
+// controlName is the name of control directories, which no lock can have.
+const controlName = ".lockfs"
+
+// maxKept is the most bytes of a file being read that outlive the process.
+const maxKept = 4096
+
+// The numbers of entries are part of the numbers of nodes, which outlive the
+// program: one is never given to another entry.
+const (
+	controlDir     = 0
+	controlVersion = 1
+)
+
+// controlEntry is a name in control directories.
+type controlEntry struct {
+	number uint8
+	// in is the number of the directory that it is in.
+	in   uint8
+	name string
+	// rootOnly entries are not in every control directory.
+	rootOnly bool
+	// content makes what a reader finds, about a directory; nil for
+	// directories.
+	content func(f *FS, dir *node) []byte
+}
+
+var controlEntries = []controlEntry{
+	{number: controlVersion, in: controlDir, name: "version", rootOnly: true, content: (*FS).version},
+}
+
+// theControlDir is the control directory itself, which is in no other.
+var theControlDir = controlEntry{number: controlDir, name: controlName}
+
+// version tells which program serves, and which state it can take over. The
+// keys and their order are a contract.
+func (f *FS) version(*node) []byte {
+	return fmt.Appendf(nil, "program=%s\nstate=%d\n", escape(f.program), f.stateVersion)
+}
+
+// Numbers of control nodes: controlNodes, the directory's number above the
+// entry's. Those of other nodes, which count up from 1, stay below, and
+// device.Root is above.
+const (
+	controlNodes    = uint64(1) << 62
+	controlDirShift = 8
+	// maxNode is the highest number of a node that can be a directory.
+	maxNode = controlNodes>>controlDirShift - 1
+)
+
+// isControl reports whether a number is that of a control node.
+func isControl(id uint64) bool { return id>>62 == controlNodes>>62 }
+
+// controlNode is an entry, and the directory that it is about.
+type controlNode struct {
+	*controlEntry
+	about *node
+}
+
+func (c controlNode) id() uint64 {
+	return controlNodes | c.about.ID<<controlDirShift | uint64(c.number)
+}
+
+// controlNode returns the control node with a number. ok is false if there is
+// no such directory any more, or, after a change of programs, no such entry.
+func (f *FS) controlNode(id uint64) (c controlNode, ok bool) {
+	about := f.nodes.get((id &^ controlNodes) >> controlDirShift)
+	if about == nil || !about.Dir {
+		return c, false
+	}
+	number := uint8(id)
+	if number == controlDir {
+		return controlNode{&theControlDir, about}, true
+	}
+	for i := range controlEntries {
+		if e := &controlEntries[i]; e.number == number {
+			return controlNode{e, about}, e.isAbout(about)
+		}
+	}
+	return c, false
+}
+
+// isAbout reports whether the control directory of d has the entry.
+func (e *controlEntry) isAbout(d *node) bool { return !e.rootOnly || d.ID == rootDir }
+
+// reach returns the control node of a request whose caller may search the
+// directory. Else the status says why not: ESTALE, EACCES, or Parked.
+func (f *FS) reach(in *fuse.InHeader) (controlNode, fuse.Status) {
+	c, ok := f.controlNode(in.NodeId)
+	if !ok {
+		return c, errStale
+	}
+	return c, f.permit(in, c.about, maySearch)
+}
+
+// lookupControl finds a name in a control directory.
+func (f *FS) lookupControl(in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	c, status := f.reach(in)
+	if status != fuse.OK {
+		return status
+	}
+	for i := range controlEntries {
+		e := &controlEntries[i]
+		if e.in == c.number && e.name == name && e.isAbout(c.about) {
+			f.enterControl(controlNode{e, c.about}, out)
+			return fuse.OK
+		}
+	}
+	return fuse.ENOENT
+}
+
+// enterControl answers with a control node.
+func (f *FS) enterControl(c controlNode, out *fuse.EntryOut) {
+	out.NodeId = c.id()
+	out.Generation = 1
+	f.controlAttr(c, &out.Attr)
+}
+
+// controlAttr fills in what stat(2) shows of a control node.
+func (f *FS) controlAttr(c controlNode, out *fuse.Attr) {
+	*out = fuse.Attr{
+		Ino:     c.id(),
+		Nlink:   1,
+		Mode:    c.mode(),
+		Owner:   fuse.Owner{Uid: c.about.UID, Gid: c.about.GID},
+		Blksize: blockSize,
+	}
+	if c.content == nil {
+		out.Nlink = 2
+	}
+	out.Mtime, out.Mtimensec = seconds(c.about.Made)
+	out.Atime, out.Atimensec = out.Mtime, out.Mtimensec
+	out.Ctime, out.Ctimensec = out.Mtime, out.Mtimensec
+}
+
+func (e *controlEntry) mode() uint32 {
+	if e.content == nil {
+		return unix.S_IFDIR | 0o555
+	}
+	return unix.S_IFREG | 0o444
+}
+
+func (f *FS) getControlAttr(in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	c, ok := f.controlNode(in.NodeId)
+	if !ok {
+		return errStale
+	}
+	f.controlAttr(c, &out.Attr)
+	return fuse.OK
+}
+
+// setControlAttr refuses, as for what nobody owns and nobody may write to.
+func (f *FS) setControlAttr(in *fuse.SetAttrIn) fuse.Status {
+	if _, ok := f.controlNode(in.NodeId); !ok {
+		return errStale
+	}
+	if in.Valid&fuse.FATTR_SIZE != 0 {
+		return fuse.EACCES
+	}
+	return fuse.EPERM
+}
+
+// accessControl answers access(2). Root has no more rights than others.
+func (f *FS) accessControl(in *fuse.AccessIn) fuse.Status {
+	c, status := f.reach(&in.InHeader)
+	if status != fuse.OK {
+		return status
+	}
+	if !allows(c.mode(), in.Mask&7) {
+		return fuse.EACCES
+	}
+	return fuse.OK
+}
+
+// controlHandle is an open file or directory of a control directory.
+type controlHandle struct {
+	HandleRecord
+	// content is what a reader is in the middle of, nil if nobody is; kept
+	// says that there is a record of it.
+	content []byte
+	kept    bool
+}
+
+// openControl opens a control node; it returns the number of the open file.
+func (f *FS) openControl(in *fuse.OpenIn) (uint64, fuse.Status) {
+	if _, status := f.reach(&in.InHeader); status != fuse.OK {
+		return 0, status
+	}
+	if wanted(in.Flags)&mayWrite != 0 {
+		return 0, fuse.EACCES
+	}
+	p := lockspace.Process{Pid: in.Pid, UID: in.Uid, GID: in.Gid}
+	h := &controlHandle{HandleRecord: f.newHandle(in.NodeId, p)}
+	f.controls[h.ID] = h
+	f.journal.PutHandle(&h.HandleRecord)
+	return h.ID, fuse.OK
+}
+
+// readControl reads from an open control file.
+func (f *FS) readControl(h *controlHandle, in *fuse.ReadIn) (fuse.ReadResult, fuse.Status) {
+	if in.Offset > 0 && h.content != nil {
+		return part(h.content, in), fuse.OK
+	}
+	c, ok := f.controlNode(h.Node)
+	switch {
+	case !ok:
+		return nil, errStale
+	case c.content == nil:
+		return nil, fuse.EISDIR
+	}
+	h.content = c.content(f, c.about)
+	switch {
+	case len(h.content) <= maxKept:
+		f.journal.PutContent(h.ID, h.content)
+		h.kept = true
+	case h.kept:
+		f.journal.DropContent(h.ID)
+		h.kept = false
+	}
+	return part(h.content, in), fuse.OK
+}
+
+// closeControl is the end of an open control file.
+func (f *FS) closeControl(h *controlHandle) {
+	delete(f.controls, h.ID)
+	f.journal.DropHandle(h.ID)
+	if h.kept {
+		f.journal.DropContent(h.ID)
+	}
+}
+
+// readControlDir lists a control directory: the table's entries, in its order.
+func (f *FS) readControlDir(in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	c, ok := f.controlNode(in.NodeId)
+	switch {
+	case !ok:
+		return errStale
+	case c.content != nil:
+		return fuse.ENOTDIR
+	}
+	parent := c.about.ID
+	if c.number != controlDir {
+		parent = controlNodes | c.about.ID<<controlDirShift | uint64(c.in)
+	}
+	if in.Offset < afterDot && !out.AddDirEntry(fuse.DirEntry{Name: ".", Ino: c.id(), Mode: unix.S_IFDIR, Off: afterDot}) {
+		return fuse.OK
+	}
+	if in.Offset < afterDotDot && !out.AddDirEntry(fuse.DirEntry{Name: "..", Ino: parent, Mode: unix.S_IFDIR, Off: afterDotDot}) {
+		return fuse.OK
+	}
+	for i := range controlEntries {
+		e := &controlEntries[i]
+		place := uint64(i) + firstPlace + 1
+		if in.Offset >= place || e.in != c.number || !e.isAbout(c.about) {
+			continue
+		}
+		entry := fuse.DirEntry{Name: e.name, Ino: controlNode{e, c.about}.id(), Mode: e.mode(), Off: place}
+		if !out.AddDirEntry(entry) {
+			break
+		}
+	}
+	return fuse.OK
+}
+
+// cannotMake is the errno for making something of a kind that there is not, or
+// not yet, in a directory: EPERM; in a control directory nobody may make, or
+// remove, anything: EACCES.
+func cannotMake(dir uint64) fuse.Status {
+	if isControl(dir) {
+		return fuse.EACCES
+	}
+	return fuse.EPERM
+}
+
+// notALock is the errno of a lock call on an open file that is no lock's.
+func (f *FS) notALock(handle uint64) fuse.Status {
+	if f.controls[handle] != nil {
+		return errNotSup
+	}
+	return fuse.EBADF
+}
