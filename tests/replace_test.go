@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -12,13 +13,20 @@ func TestHangupReplacesTheWorkerAndNobodyNotices(t *testing.T) {
 	fd := holder.Open(m.Path("lock"), takeFlags)
 	first := queueUp(t, m.Path("lock"), exclusively)
 	second := queueUp(t, m.Path("lock"), exclusively)
-	for range 5 {
+	keeper := m.Pid()
+	for n := range 5 {
 		before := m.Worker()
 		m.Signal(syscall.SIGHUP)
 		eventually(t, answerLimit, func() bool {
 			now := m.Worker()
 			return now != 0 && now != before
 		}, "another worker serves")
+		eventually(t, answerLimit, func() bool {
+			return strings.Count(m.Stderr(), `msg="the program was replaced"`) == n+1
+		}, "the keeper is replaced too")
+		if m.Pid() != keeper {
+			t.Fatalf("process %d ended", keeper)
+		}
 		wantHolder(t, m.Path("lock"), holder.Pid())
 	}
 	_, err := newClient(t).TryOpen(m.Path("lock"), takeFlags)

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
+	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
@@ -130,7 +130,7 @@ func adopt(c config, in *inherited, k *keeper) {
 		return
 	}
 	k.worker = newWorker(process, os.NewFile(uintptr(control), "control"), nil)
-	k.worker.serving = true
+	k.worker.serving, k.ready = true, true
 }
 
 // giveToManager has the service manager keep the mount, if it does such things.
@@ -199,26 +199,34 @@ func (k *keeper) become() error {
 	if err != nil {
 		return err
 	}
+	k.flush()
 	for _, fd := range fds {
 		if err := setCloseOnExec(fd, false); err != nil {
 			return err
 		}
 	}
-	// The next program is without handlers at first, and a SIGHUP would end
-	// it; blocked, it waits until there is one. SIGTERM ends the mount, and
-	// should.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	hangup, old := unix.Sigset_t{Val: [len(unix.Sigset_t{}.Val)]uint64{1 << (unix.SIGHUP - 1)}}, unix.Sigset_t{}
-	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &hangup, &old); err != nil {
-		return err
-	}
+	// The next program is without a handler at first, and a SIGHUP would end
+	// it. One that comes meanwhile is lost: see outdated. SIGTERM ends the
+	// mount, and should.
+	signal.Ignore(syscall.SIGHUP)
 	err = syscall.Exec(k.program, os.Args, append(os.Environ(), envHandover+"="+string(text)))
-	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
+	signal.Notify(k.signals, syscall.SIGHUP)
 	for _, fd := range fds {
 		_ = setCloseOnExec(fd, true)
 	}
 	return fmt.Errorf("execute %s: %w", k.program, err)
+}
+
+// outdated reports whether the worker runs another program than the one on
+// disk: a SIGHUP that should have replaced it came while this process took the
+// last keeper's place.
+func (k *keeper) outdated() bool {
+	disk, err := os.Stat(k.program)
+	if err != nil {
+		return false
+	}
+	its, err := os.Stat(fmt.Sprintf("/proc/%d/exe", k.worker.process.Pid))
+	return err == nil && !os.SameFile(disk, its)
 }
 
 func setCloseOnExec(fd int, on bool) error {

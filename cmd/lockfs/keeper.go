@@ -23,6 +23,7 @@ import (
 type keeper struct {
 	config  config
 	log     *slog.Logger
+	flush   func()   // waits until what was logged is written
 	manager *manager // of services; may be nil
 	signals chan os.Signal
 
@@ -53,8 +54,11 @@ type keeper struct {
 
 // newKeeper returns the keeper of the mount that the command line asks for, or
 // of the one that this process was left with. Errors are for people.
-func newKeeper(c config, signals chan os.Signal, log *slog.Logger) (*keeper, error) {
-	k := &keeper{config: c, log: log, signals: signals, manager: connectManager(log), examined: make(chan examination, 1)}
+func newKeeper(c config, signals chan os.Signal, log *slog.Logger, flush func()) (*keeper, error) {
+	k := &keeper{
+		config: c, log: log, flush: flush, signals: signals, manager: connectManager(log),
+		examined: make(chan examination, 1),
+	}
 	program, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("cannot find this program: %w", err)
@@ -128,7 +132,11 @@ func (k *keeper) run() int {
 			return k.giveUp(err)
 		}
 	} else {
-		k.served()
+		k.log.Info("the program was replaced", "mountpoint", k.mount.Dir, "version", version, "worker", k.worker.process.Pid)
+		k.sayReady("")
+		if k.outdated() {
+			k.replace()
+		}
 	}
 	alive, due := time.Tick(aliveTime), k.manager.ticks()
 	for {
@@ -200,12 +208,12 @@ func (k *keeper) served() {
 		k.log.Info("ready", "mountpoint", k.mount.Dir, "version", version, "worker", pid)
 	}
 	if !k.replacing {
-		k.manager.say("READY=1", "STATUS=Serving "+k.mount.Dir)
+		k.sayReady("")
 		return
 	}
 	if k.refused {
 		k.replacing = false
-		k.manager.say("READY=1", "STATUS=Serving "+k.mount.Dir+"; the program on disk cannot take over, see the log")
+		k.sayReady("; the program on disk cannot take over, see the log")
 		return
 	}
 	w := k.worker
@@ -229,8 +237,11 @@ func (k *keeper) replaceKeeper(err error) {
 		err = k.become()
 	}
 	k.log.Error("the program on disk serves, but cannot be the keeper; this one stays", "program", k.program, "err", err)
-	k.manager.say("READY=1", "STATUS=Serving "+k.mount.Dir+"; the keeper could not be replaced, see the log")
+	k.sayReady("; the keeper could not be replaced, see the log")
 }
+
+// sayReady tells the service manager, with what else there is to know.
+func (k *keeper) sayReady(but string) { k.manager.say("READY=1", "STATUS=Serving "+k.mount.Dir+but) }
 
 // unmounted is the end of the connection, which the worker has seen. It returns
 // the exit code.

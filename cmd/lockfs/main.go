@@ -41,7 +41,7 @@ func run(args []string) int {
 	// Before mounting, so that no signal finds a mount that nobody takes down.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, signalsOfKeeper...)
-	k, err := newKeeper(c, signals, log)
+	k, err := newKeeper(c, signals, log, flush)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "lockfs:", err)
 		return exitCode(err)

@@ -110,8 +110,8 @@ func (m *manager) reloading() {
 
 // store has the manager keep a descriptor for the next keeper.
 func (m *manager) store(name string, fd int) {
-	// Ours is shared with workers that may be stuck: it cannot be polled for
-	// its end.
+	// systemd would close one that poll(2) reports an error for, as it does for
+	// a connection that was aborted. What is to be done then, the keeper does.
 	m.send("FDSTORE=1\nFDNAME="+storedPrefix+name+"\nFDPOLL=0", fd)
 }
 
