@@ -44,8 +44,9 @@ func runWorker(c config, log *slog.Logger) int {
 		log.Debug("oom_score_adj stays", "err", err)
 	}
 	// What is made until requests are answered is there to stay: nothing to
-	// collect, and clients are waiting.
+	// collect, and clients are waiting. They still are just after.
 	collect := debug.SetGCPercent(-1)
+	took := phases{since: time.Now()}
 	crash, err := newCrashPoints()
 	if err != nil {
 		log.Error("no crash points", "err", err)
@@ -60,12 +61,15 @@ func runWorker(c config, log *slog.Logger) int {
 		log.Error("cannot use the state", "err", err)
 		return exitInternal
 	}
-	conn, filesystem, err := takeOver(memory, crash, log)
+	took.end("open")
+	conn, filesystem, err := takeOver(memory, crash, &took, log)
 	if err != nil {
 		log.Error("cannot use the state", "err", err)
 		return exitState
 	}
-	debug.SetGCPercent(collect)
+	took.end("resume")
+	log.Debug("took over", append(took.each, "processor", processorTime())...)
+	time.AfterFunc(collectAfter, func() { debug.SetGCPercent(collect) })
 	crash.at("serving")
 	if _, err := control.Write([]byte(messageServing)); err != nil {
 		log.Error("the keeper is gone", "err", err)
@@ -90,18 +94,22 @@ func runWorker(c config, log *slog.Logger) int {
 	return exitOK
 }
 
+// collectAfter is how long a worker that serves puts garbage collection off.
+const collectAfter = 200 * time.Millisecond
+
 // attempts is how many workers may die of what was left to do, one after the
 // other, before it is given up.
 const attempts = 3
 
 // takeOver makes the filesystem that the memory tells of, and carries out what
 // a worker before this one left undone.
-func takeOver(memory *state.Memory, crash *crashPoints, log *slog.Logger) (*device.Conn, *fs.FS, error) {
+func takeOver(memory *state.Memory, crash *crashPoints, took *phases, log *slog.Logger) (*device.Conn, *fs.FS, error) {
 	crash.at("opened")
 	found, err := readMemory(memory)
 	if err != nil {
 		return nil, nil, err
 	}
+	took.end("read")
 	l := ledger{memory}
 	conn := device.New(workerDevice, l, log)
 	crash.attach(conn)
@@ -121,6 +129,11 @@ func takeOver(memory *state.Memory, crash *crashPoints, log *slog.Logger) (*devi
 	} else if filesystem, err = fs.Restore(options, &found.saved); err != nil {
 		return nil, nil, err
 	}
+	took.end("restore")
+	if err := memory.Ready(); err != nil {
+		return nil, nil, err
+	}
+	took.end("ready")
 	conn.Attach(filesystem)
 	undelivered, pending := memory.Undelivered(), len(memory.Pending()) > 0
 	crash.at("restored")
@@ -137,6 +150,26 @@ func takeOver(memory *state.Memory, crash *crashPoints, log *slog.Logger) (*devi
 		memory.Progress()
 	}
 	return conn, filesystem, nil
+}
+
+// phases are how long each part of taking over took, for the log.
+type phases struct {
+	since time.Time
+	each  []any
+}
+
+// end is the end of a phase, and the beginning of the next.
+func (p *phases) end(name string) {
+	now := time.Now()
+	p.each = append(p.each, name, now.Sub(p.since))
+	p.since = now
+}
+
+// processorTime is how long this process has run on a processor.
+func processorTime() time.Duration {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // obey does what the keeper says. It returns when the keeper has ended: true
