@@ -42,10 +42,23 @@ func TestAnswersAfterDeathComeSoon(t *testing.T) {
 	}
 }
 
-// wantSoon kills the worker of a mount several times, each time with a call
-// that begins with the death, and wants the median of what these take to be
-// within the limit.
+// wantSoon wants calls to be answered within the limit, by the median of several
+// deaths. A machine that is busy with something else is slower even while it
+// runs this, so there are three tries.
 func wantSoon(t testing.TB, m *Mount, holds int, limit time.Duration) {
+	t.Helper()
+	var own time.Duration
+	for range 3 {
+		if own = medianTakeover(t, m, holds); own <= limit || raceEnabled {
+			return
+		}
+	}
+	t.Errorf("with %d held, an answer takes %v, want at most %v", holds, own, limit)
+}
+
+// medianTakeover kills the worker of a mount several times, each time with a
+// call that begins with the death, and returns what these take.
+func medianTakeover(t testing.TB, m *Mount, holds int) time.Duration {
 	t.Helper()
 	var all []takeover
 	for range takeovers {
@@ -55,11 +68,10 @@ func wantSoon(t testing.TB, m *Mount, holds int, limit time.Duration) {
 	for i, p := range all[0].phases {
 		text += fmt.Sprintf(" %s %v,", p.name, median(all, func(k takeover) time.Duration { return k.phases[i].took }))
 	}
+	own := median(all, takeover.own)
 	t.Logf("%s %v in all, %v without waiting for a processor", text,
-		median(all, func(k takeover) time.Duration { return k.total }), median(all, takeover.own))
-	if own := median(all, takeover.own); own > limit && !raceEnabled {
-		t.Errorf("with %d held, an answer takes %v, want at most %v", holds, own, limit)
-	}
+		median(all, func(k takeover) time.Duration { return k.total }), own)
+	return own
 }
 
 func median(all []takeover, of func(takeover) time.Duration) time.Duration {
