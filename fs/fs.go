@@ -83,8 +83,10 @@ func New(o Options) *FS {
 	f.table = lockspace.New(f.environment(o))
 	root := NodeRecord{ID: rootDir, Dir: true, Mode: 0o777, UID: o.UID, GID: o.GID, Made: o.Clock.Now()}
 	if o.Kept != nil {
-		if r := o.Kept.nodes[rootDir]; r != nil && r.Dir {
-			root.Mode, root.UID, root.GID = r.Mode&0o777, r.UID, r.GID
+		for r := range o.Kept.nodes.all() {
+			if r.ID == rootDir && r.Dir {
+				root.Mode, root.UID, root.GID = r.Mode&0o777, r.UID, r.GID
+			}
 		}
 	}
 	f.nodes = newNodes(o.Journal, root)

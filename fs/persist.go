@@ -196,43 +196,61 @@ func (e *encoder) request(v *lockspace.Request) {
 var ErrRecord = errors.New("record is damaged")
 
 // decoder takes values out of a record. It believes no byte: once something
-// is missing or out of range, err is set and everything else is zero.
+// is missing or out of range, err is set and everything after it is zero. It
+// allocates nothing, and its short methods are inlined: a record is some
+// twenty values, and clients wait for 100,000 records to be read.
 type decoder struct {
 	b   []byte
 	err error
 }
 
-func (d *decoder) take(n int) []byte {
-	if d.err != nil || len(d.b) < n {
-		d.err = ErrRecord
-		return make([]byte, min(n, 8))
+// damaged ends the record: nothing is left of it.
+func (d *decoder) damaged() {
+	d.b, d.err = nil, ErrRecord
+}
+
+func (d *decoder) u32() uint32 {
+	if len(d.b) < 4 {
+		d.damaged()
+		return 0
 	}
-	v := d.b[:n]
-	d.b = d.b[n:]
+	v := binary.NativeEndian.Uint32(d.b)
+	d.b = d.b[4:]
 	return v
 }
 
-func (d *decoder) u32() uint32 { return binary.NativeEndian.Uint32(d.take(4)) }
-func (d *decoder) u64() uint64 { return binary.NativeEndian.Uint64(d.take(8)) }
-
-func (d *decoder) limited(most byte) byte {
-	v := d.take(1)[0]
-	if v > most {
-		d.err = ErrRecord
+func (d *decoder) u64() uint64 {
+	if len(d.b) < 8 {
+		d.damaged()
 		return 0
 	}
+	v := binary.NativeEndian.Uint64(d.b)
+	d.b = d.b[8:]
+	return v
+}
+
+func (d *decoder) limited(most byte) byte {
+	if len(d.b) < 1 || d.b[0] > most {
+		d.damaged()
+		return 0
+	}
+	v := d.b[0]
+	d.b = d.b[1:]
 	return v
 }
 
 func (d *decoder) flag() bool { return d.limited(1) == 1 }
 
+// bytes returns bytes that belong to the record, not to the caller.
 func (d *decoder) bytes(most uint32) []byte {
 	n := d.u32()
 	if n > most || int(n) > len(d.b) {
-		d.err = ErrRecord
+		d.damaged()
 		return nil
 	}
-	return append([]byte(nil), d.take(int(n))...)
+	v := d.b[:n]
+	d.b = d.b[n:]
+	return v
 }
 
 func (d *decoder) instant() lockspace.Instant {
@@ -243,25 +261,26 @@ func (d *decoder) process() lockspace.Process {
 	return lockspace.Process{Pid: d.u32(), UID: d.u32(), GID: d.u32(), Started: time.Duration(d.u64())}
 }
 
-func (d *decoder) request() lockspace.Request {
-	r := lockspace.Request{
-		Party: lockspace.Party{
-			Handle: d.u64(),
-			File:   d.u64(),
-			Owner:  d.u64(),
-			Taker:  d.process(),
-			Opener: d.process(),
-			Opened: d.instant(),
-		},
-		Via:   lockspace.Via(d.limited(byte(lockspace.ViaFcntl))),
-		Mode:  lockspace.Mode(d.limited(byte(lockspace.Exclusive))),
-		Range: lockspace.Range{First: d.u64(), Last: d.u64()},
+func (d *decoder) party() lockspace.Party {
+	return lockspace.Party{
+		Handle: d.u64(),
+		File:   d.u64(),
+		Owner:  d.u64(),
+		Taker:  d.process(),
+		Opener: d.process(),
+		Opened: d.instant(),
 	}
+}
+
+func (d *decoder) request(r *lockspace.Request) {
+	r.Party = d.party()
+	r.Via = lockspace.Via(d.limited(byte(lockspace.ViaFcntl)))
+	r.Mode = lockspace.Mode(d.limited(byte(lockspace.Exclusive)))
+	r.Range = lockspace.Range{First: d.u64(), Last: d.u64()}
 	r.Thread = d.u32()
 	if !r.Range.Valid() {
-		d.err = ErrRecord
+		d.damaged()
 	}
-	return r
 }
 
 // end is the error, if there is one or something is left over.

@@ -3,6 +3,8 @@ package fs
 import (
 	"encoding/binary"
 	"fmt"
+	"iter"
+	"strings"
 	"time"
 
 	"github.com/lockfs/lockfs/fs/device"
@@ -11,14 +13,69 @@ import (
 
 // Saved is what [Records] wrote to a store, read back. The zero Saved is
 // ready to load into.
+//
+// Somebody waits for it. What is loaded is what the filesystem goes on with, and
+// is made many at a time.
 type Saved struct {
-	nodes    map[uint64]*NodeRecord
-	handles  map[uint64]*HandleRecord
-	bodies   map[uint64]*BodyRecord
-	contents map[uint64]*[]byte
-	holds    []lockspace.Hold
+	nodes    slab[node]
+	handles  slab[handle]
+	bodies   []*BodyRecord
+	contents map[uint64][]byte
+	holds    slab[lockspace.Hold]
 	waits    []lockspace.Wait
 	counters [counters]uint64
+	names    texts
+}
+
+// slab makes values some at a time. Those made together are given back
+// together, when none of them is in use any more.
+type slab[T any] struct {
+	made [][]T
+	n    int
+}
+
+// slabSize is how many are made at a time: few, and the sizes of the memory
+// allocator are filled well by them.
+const slabSize = 42
+
+// new returns another value.
+func (s *slab[T]) new() *T {
+	i := s.n % slabSize
+	if i == 0 {
+		s.made = append(s.made, make([]T, slabSize))
+	}
+	s.n++
+	return &s.made[len(s.made)-1][i]
+}
+
+// all returns what was made.
+func (s *slab[T]) all() iter.Seq[*T] {
+	return func(yield func(*T) bool) {
+		n := s.n
+		for _, some := range s.made {
+			for i := range some[:min(n, slabSize)] {
+				if !yield(&some[i]) {
+					return
+				}
+			}
+			n -= slabSize
+		}
+	}
+}
+
+// texts makes strings like slab.
+type texts struct{ room strings.Builder }
+
+const textsSize = 1024
+
+func (t *texts) new(b []byte) string {
+	if t.room.Cap()-t.room.Len() < len(b) {
+		t.room = strings.Builder{}
+		t.room.Grow(max(textsSize, len(b)))
+	}
+	from := t.room.Len()
+	t.room.Write(b)
+	return t.room.String()[from:]
 }
 
 // Load reads one record. Records come in any order. Errors: [ErrRecord].
@@ -26,32 +83,36 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 	d := &decoder{b: data}
 	switch kind {
 	case kindNode:
-		add(&s.nodes, id, &NodeRecord{
-			ID: id, Parent: d.u64(), Lookups: d.u64(), Dir: d.flag(), Mode: d.u32(), UID: d.u32(), GID: d.u32(),
-			Made: d.instant(), Name: string(d.bytes(maxName)),
-		})
+		n := s.nodes.new()
+		n.ID, n.Parent, n.Lookups, n.Dir, n.Mode, n.UID, n.GID = id, d.u64(), d.u64(), d.flag(), d.u32(), d.u32(), d.u32()
+		n.Made, n.Name = d.instant(), s.names.new(d.bytes(maxName))
 		return d.end("node", id)
 	case kindHandle:
-		add(&s.handles, id, &HandleRecord{
-			ID: id, Node: d.u64(), Opener: d.process(), Opened: d.instant(), Stale: d.flag(), ListTo: d.u64(),
-		})
+		h := s.handles.new()
+		h.ID, h.Node, h.Opener, h.Opened, h.Stale, h.ListTo = id, d.u64(), d.process(), d.instant(), d.flag(), d.u64()
 		return d.end("open file", id)
 	case kindBody:
-		add(&s.bodies, id, &BodyRecord{Node: id, Author: d.u64(), Held: d.flag(), Data: d.bytes(maxBody)})
+		s.bodies = append(s.bodies, &BodyRecord{
+			Node: id, Author: d.u64(), Held: d.flag(), Data: append([]byte(nil), d.bytes(maxBody)...),
+		})
 		return d.end("body", id)
 	case kindContent:
-		content := d.bytes(maxKept)
-		add(&s.contents, id, &content)
+		if s.contents == nil {
+			s.contents = make(map[uint64][]byte)
+		}
+		s.contents[id] = append([]byte(nil), d.bytes(maxKept)...)
 		return d.end("content", id)
 	case kindHold:
-		s.holds = append(s.holds, lockspace.Hold{
-			ID: lockspace.HoldID(id), Token: d.u64(), Listed: d.u64(), Since: d.instant(), Request: d.request(),
-		})
+		h := s.holds.new()
+		h.ID, h.Token, h.Listed, h.Since = lockspace.HoldID(id), d.u64(), d.u64(), d.instant()
+		d.request(&h.Request)
 		return d.end("hold", id)
 	case kindWait:
-		s.waits = append(s.waits, lockspace.Wait{
-			ID: lockspace.WaitID(id), Place: d.u64(), Since: d.instant(), AbsentUntil: time.Duration(d.u64()), Request: d.request(),
-		})
+		w := lockspace.Wait{
+			ID: lockspace.WaitID(id), Place: d.u64(), Since: d.instant(), AbsentUntil: time.Duration(d.u64()),
+		}
+		d.request(&w.Request)
+		s.waits = append(s.waits, w)
 		return d.end("wait", id)
 	case kindCounter:
 		if id >= counters || len(data) != 8 {
@@ -63,36 +124,37 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 	return fmt.Errorf("record %d of kind %d: %w", id, kind, ErrRecord)
 }
 
-func add[T any](m *map[uint64]*T, id uint64, v *T) {
-	if *m == nil {
-		*m = make(map[uint64]*T)
-	}
-	(*m)[id] = v
-}
-
 // Restore returns the filesystem whose journal wrote what is saved, for the
 // same connection: the kernel's references and open files are good in it, and
-// who waits has its place. o.UID and o.GID are not used. Errors: [ErrRecord].
+// who waits has its place. s is used up. o.UID and o.GID are not used. Errors:
+// [ErrRecord].
 func Restore(o Options, s *Saved) (*FS, error) {
 	f := prepare(o)
-	f.nodes = nodes{journal: o.Journal, byID: make(map[uint64]*node), byKey: make(map[lockspace.Key]*node), last: s.counters[counterNode]}
-	for _, r := range s.nodes {
-		if r.ID > maxNode {
-			return nil, fmt.Errorf("node %d: its number is not a node's: %w", r.ID, ErrRecord)
+	f.nodes = nodes{
+		journal: o.Journal,
+		byID:    make(map[uint64]*node, s.nodes.n+1),
+		byKey:   make(map[lockspace.Key]*node, s.nodes.n),
+		last:    s.counters[counterNode],
+	}
+	for d := range s.nodes.all() {
+		if d.ID > maxNode {
+			return nil, fmt.Errorf("node %d: its number is not a node's: %w", d.ID, ErrRecord)
 		}
-		d := &node{NodeRecord: *r}
-		f.nodes.byID[d.ID] = d
+		if !put(f.nodes.byID, d.ID, d) {
+			return nil, fmt.Errorf("node %d is there twice: %w", d.ID, ErrRecord)
+		}
+	}
+	for d := range s.nodes.all() {
 		if d.Dir {
 			continue
 		}
 		d.key = lockspace.Key{Dir: d.Parent, Name: d.Name}
-		if parent := s.nodes[d.Parent]; parent == nil || !parent.Dir {
+		if parent := f.nodes.byID[d.Parent]; parent == nil || !parent.Dir {
 			return nil, fmt.Errorf("node %d: no directory %d: %w", d.ID, d.Parent, ErrRecord)
 		}
-		if f.nodes.byKey[d.key] != nil {
+		if !put(f.nodes.byKey, d.key, d) {
 			return nil, fmt.Errorf("node %d: %q has two: %w", d.ID, d.Name, ErrRecord)
 		}
-		f.nodes.byKey[d.key] = d
 	}
 	root := f.nodes.byID[rootDir]
 	if root == nil || !root.Dir {
@@ -100,26 +162,29 @@ func Restore(o Options, s *Saved) (*FS, error) {
 	}
 	f.nodes.byID[device.Root] = root
 	f.lastHandle = s.counters[counterHandle]
-	for _, r := range s.handles {
-		if isControl(r.Node) {
+	f.handles = make(map[uint64]*handle, s.handles.n)
+	for h := range s.handles.all() {
+		if isControl(h.Node) {
 			// Whether there is such an entry is seen when it is read: another
 			// program may have opened it.
-			f.controls[r.ID] = &controlHandle{HandleRecord: *r}
+			f.controls[h.ID] = &controlHandle{HandleRecord: h.HandleRecord}
 			continue
 		}
-		d := f.nodes.byID[r.Node]
-		if d == nil {
-			return nil, fmt.Errorf("open file %d: no node %d: %w", r.ID, r.Node, ErrRecord)
+		h.node = f.nodes.byID[h.Node]
+		if h.node == nil {
+			return nil, fmt.Errorf("open file %d: no node %d: %w", h.ID, h.Node, ErrRecord)
 		}
-		d.open++
-		f.handles[r.ID] = &handle{HandleRecord: *r, node: d}
+		h.node.open++
+		if !put(f.handles, h.ID, h) {
+			return nil, fmt.Errorf("open file %d is there twice: %w", h.ID, ErrRecord)
+		}
 	}
 	for id, content := range s.contents {
 		h := f.controls[id]
 		if h == nil {
 			return nil, fmt.Errorf("content: no open file %d: %w", id, ErrRecord)
 		}
-		h.content, h.kept = *content, true
+		h.content, h.kept = content, true
 	}
 	for _, b := range s.bodies {
 		d := f.nodes.byID[b.Node]
@@ -128,18 +193,27 @@ func Restore(o Options, s *Saved) (*FS, error) {
 		}
 		d.body = b
 	}
-	for i := range s.holds {
-		if err := f.restoreKey(&s.holds[i].Request); err != nil {
-			return nil, fmt.Errorf("hold %d: %w", s.holds[i].ID, err)
+	holds := make([]*lockspace.Hold, 0, s.holds.n)
+	for h := range s.holds.all() {
+		if err := f.restoreKey(&h.Request); err != nil {
+			return nil, fmt.Errorf("hold %d: %w", h.ID, err)
 		}
+		holds = append(holds, h)
 	}
 	for i := range s.waits {
 		if err := f.restoreKey(&s.waits[i].Request); err != nil {
 			return nil, fmt.Errorf("wait %d: %w", s.waits[i].ID, err)
 		}
 	}
-	f.table = lockspace.Restore(f.environment(o), s.holds, s.waits)
+	f.table = lockspace.Restore(f.environment(o), holds, s.waits)
 	return f, nil
+}
+
+// put adds to m and reports whether k is new.
+func put[K comparable, V any](m map[K]V, k K, v V) bool {
+	before := len(m)
+	m[k] = v
+	return len(m) > before
 }
 
 // restoreKey fills in what records of requests leave out: the key, which is

@@ -157,7 +157,11 @@ func (w *world) env() Environment {
 func (w *world) crash() {
 	w.tb.Helper()
 	before := w.state()
-	w.table = Restore(w.env(), slices.Collect(maps.Values(w.ledger.holds)), slices.Collect(maps.Values(w.ledger.waits)))
+	var holds []*Hold
+	for _, h := range w.ledger.holds {
+		holds = append(holds, &h)
+	}
+	w.table = Restore(w.env(), holds, slices.Collect(maps.Values(w.ledger.waits)))
 	w.check()
 	if after := w.state(); !reflect.DeepEqual(before, after) {
 		w.tb.Fatalf("a restored table differs:\n before %v\n after  %v", before, after)

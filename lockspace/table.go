@@ -3,7 +3,6 @@ package lockspace
 import (
 	"cmp"
 	"iter"
-	"maps"
 	"slices"
 )
 
@@ -115,26 +114,48 @@ func New(env Environment) *Table {
 }
 
 // Restore returns the table whose Journal received these records. The order
-// of holds and waits does not matter. A wait that could be granted is not
-// granted by Restore: the records are of a table between two steps.
-func Restore(env Environment, holds []Hold, waits []Wait) *Table {
+// of holds and waits does not matter; the holds are the table's from now on. A
+// wait that could be granted is not granted by Restore: the records are of a
+// table between two steps.
+//
+// Somebody waits for it to be done, so it makes everything as large as it has
+// to be at once, and sorts no more than it has to.
+func Restore(env Environment, holds []*Hold, waits []Wait) *Table {
 	t := New(env)
-	holds, waits = slices.Clone(holds), slices.Clone(waits)
-	slices.SortFunc(holds, func(a, b Hold) int { return cmp.Compare(a.ID, b.ID) })
-	for i := range holds {
-		h := &holds[i]
-		l := t.lock(h.Key)
-		l.listed = h.Listed
+	t.locks = make(map[Key]*lock, len(holds))
+	names := make(map[uint64]int) // in each directory, at most
+	for _, h := range holds {
+		names[h.Key.Dir]++
+	}
+	var room []lock
+	for _, h := range holds {
+		l := t.locks[h.Key]
+		if l == nil {
+			if len(room) == 0 {
+				room = make([]lock, min(len(holds), locksAtOnce))
+			}
+			l, room = &room[0], room[1:]
+			t.add(l, h.Key)
+			l.listed = h.Listed
+			s := t.listing(h.Key.Dir)
+			if s.entries == nil {
+				s.entries = make([]listEntry, 0, names[h.Key.Dir])
+			}
+			s.entries = append(s.entries, listEntry{h.Listed, l})
+		}
 		l.classes |= h.Via.class()
 		t.insert(l, h)
-		t.lastHold = h.ID
+		t.lastHold = max(t.lastHold, h.ID)
 	}
-	locks := slices.SortedFunc(maps.Values(t.locks), func(a, b *lock) int {
-		return cmp.Compare(a.listed, b.listed)
-	})
-	for _, l := range locks {
-		t.listing(l.key.Dir).add(l.listed, l)
+	for _, s := range t.listings {
+		slices.SortFunc(s.entries, func(a, b listEntry) int { return cmp.Compare(a.place, b.place) })
+		for _, e := range s.entries {
+			if len(e.lock.holds) > 1 {
+				slices.SortFunc(e.lock.holds, func(a, b *Hold) int { return cmp.Compare(a.ID, b.ID) })
+			}
+		}
 	}
+	waits = slices.Clone(waits)
 	slices.SortFunc(waits, func(a, b Wait) int { return cmp.Compare(a.Place, b.Place) })
 	for i := range waits {
 		w := &wait{Wait: waits[i]}
@@ -148,6 +169,10 @@ func Restore(env Environment, holds []Hold, waits []Wait) *Table {
 	return t
 }
 
+// locksAtOnce is how many locks Restore makes room for at once. It is given
+// back when the last of them is free.
+const locksAtOnce = 42
+
 // lock returns the lock of k, making it if it has none.
 func (t *Table) lock(k Key) *lock {
 	l := t.locks[k]
@@ -159,10 +184,15 @@ func (t *Table) lock(k Key) *lock {
 	} else {
 		l = new(lock)
 	}
+	t.add(l, k)
+	return l
+}
+
+// add makes l the lock of k.
+func (t *Table) add(l *lock, k Key) {
 	*l = lock{key: k}
 	l.holds = l.one[:0]
 	t.locks[k] = l
-	return l
 }
 
 // settle ends a step on l, and on the locks that become unsettled by it.

@@ -57,8 +57,8 @@ const (
 //
 // and has its data behind that.
 
-// classes are the sizes of records, header included. An extent's class is an
-// index into it, plus one.
+// classes are the sizes of records, header included, multiples of placeUnit. An
+// extent's class is an index into it, plus one.
 var classes = [...]int{64, 128, 192, 256, 384, 512, 1024, 4608}
 
 // MaxRecord is the most bytes of data in a record.
@@ -76,3 +76,24 @@ func classOf(n int) int {
 
 // perExtent returns how many records of a class an extent has.
 func perExtent(class int) int { return extentSize / classes[class] }
+
+// place is where a record is, or could be: its distance from the beginning of
+// the extents, in units of placeUnit. All of them fit 32 bits, and there are
+// many.
+type place uint32
+
+const (
+	placeUnit      = 64
+	placePerExtent = extentSize / placeUnit
+)
+
+// placeOf returns the n-th place of an extent of a class.
+func placeOf(extent, class, n int) place {
+	return place(extent*placePerExtent + n*(classes[class]/placeUnit))
+}
+
+// offset returns where p is in the file.
+func (p place) offset() uint64 { return extentArea + uint64(p)*placeUnit }
+
+// extent returns the extent that p is in.
+func (p place) extent() int { return int(p / placePerExtent) }

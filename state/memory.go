@@ -25,11 +25,17 @@ type Memory struct {
 	fd  int
 	mem []byte
 
-	// index finds records; free are the unused places of each class. Both are
-	// made anew when the memory is taken over.
-	index   map[key]place
-	free    [len(classes)][]uint64
+	// free are the unused places of each class; records counts the records of
+	// each kind that the memory was taken over with. index finds a record, by
+	// kind and number: it is made while the records are read, and is there when
+	// indexed is closed, unless that failed (twice).
+	free    [len(classes)][]place
+	records [maxKind + 1]int
 	extents int
+	index   [maxKind + 1]map[uint64]place
+	indexed chan struct{}
+	twice   error
+	ready   bool // indexed, and found to be good
 
 	tx    Tx
 	slots []*Slot
@@ -48,11 +54,7 @@ type key struct {
 // Kind tells records apart; its user numbers them, from 1.
 type Kind = uint8
 
-// place is where a record is.
-type place struct {
-	offset uint64
-	class  int
-}
+const maxKind = 255
 
 // Create makes a memory file with a number of slots and returns its
 // descriptor, which a process has to hold open for the memory to live.
@@ -90,9 +92,9 @@ func initialize(fd, slots int) error {
 }
 
 // Open takes a memory file over: it carries out what its last user had
-// committed, and reads the records. [Memory.Pending] and [Memory.Undelivered]
-// then tell what is left to do. Errors: [ErrFormat], [ErrVersion], those of
-// mmap(2).
+// committed. [Memory.Records], [Memory.Pending] and [Memory.Undelivered] then
+// tell what there is and what is left to do; [Memory.Ready] comes after them and
+// before the first change. Errors: [ErrFormat], [ErrVersion], those of mmap(2).
 //
 // step, if not nil, is called with a name after each store that a successor
 // could be left with, for tests to die there.
@@ -108,13 +110,38 @@ func Open(fd int, step func(string)) (*Memory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map the state: %w", err)
 	}
-	m := &Memory{fd: fd, mem: mem, index: make(map[key]place), step: step}
+	m := &Memory{fd: fd, mem: mem, step: step}
 	m.tx.m = m
 	if err := m.recover(); err != nil {
 		_ = unix.Munmap(mem)
 		return nil, err
 	}
+	m.indexed = make(chan struct{})
+	go func() {
+		defer close(m.indexed)
+		m.twice = m.makeIndex()
+	}()
 	return m, nil
+}
+
+// Ready waits until the memory can be changed, which is prepared in the
+// background from Open on: whoever takes a memory over has something else to
+// do meanwhile. To be called before the first commit; a memory for which it
+// returns an error must not be changed. Errors: [ErrFormat].
+func (m *Memory) Ready() error {
+	<-m.indexed
+	m.ready = m.twice == nil
+	return m.twice
+}
+
+// await waits until there is an index.
+func (m *Memory) await() {
+	if m.ready {
+		return
+	}
+	if err := m.Ready(); err != nil {
+		panic("state: changed in spite of an error: " + err.Error())
+	}
 }
 
 // recover is Open on a mapping.
@@ -134,7 +161,7 @@ func (m *Memory) recover() error {
 	if err := m.redo(); err != nil {
 		return err
 	}
-	return m.readRecords()
+	return m.checkRecords()
 }
 
 // Attempt counts that somebody begins to carry out what is left to do, and
@@ -146,7 +173,10 @@ func (m *Memory) Attempt() uint64 { return m.at(offAttempts).Add(1) }
 func (m *Memory) Progress() { m.at(offAttempts).Store(0) }
 
 // Close unmaps the memory. The file stays.
-func (m *Memory) Close() error { return unix.Munmap(m.mem) }
+func (m *Memory) Close() error {
+	<-m.indexed
+	return unix.Munmap(m.mem)
+}
 
 // at returns the word at an offset, for stores that another process may find.
 func (m *Memory) at(offset uint64) *atomic.Uint64 {

@@ -29,33 +29,82 @@ func (m *Memory) classOfExtent(i int) int { return int(m.mem[extentTable+i]) - 1
 
 func extentOffset(i int) uint64 { return extentArea + uint64(i)*extentSize }
 
-// readRecords makes the index and the lists of free places.
-func (m *Memory) readRecords() error {
+// checkRecords counts the records, sees to it that they are in their places
+// and makes the lists of free ones.
+func (m *Memory) checkRecords() error {
+	m.populate()
+	var room [len(classes)]int
+	for i := range m.extents {
+		class := m.classOfExtent(i)
+		room[class] += perExtent(class)
+	}
+	for class, n := range room {
+		m.free[class] = make([]place, 0, n)
+	}
 	// From the end, so that the lists give out low places first.
 	for i := m.extents - 1; i >= 0; i-- {
 		class := m.classOfExtent(i)
 		for n := perExtent(class) - 1; n >= 0; n-- {
-			at := extentOffset(i) + uint64(n*classes[class])
-			if m.mem[at] == 0 {
-				m.free[class] = append(m.free[class], at)
+			p := placeOf(i, class, n)
+			kind := m.mem[p.offset()]
+			if kind == 0 {
+				m.free[class] = append(m.free[class], p)
 				continue
 			}
-			k, data := m.record(at)
-			if recordHeader+len(data) > classes[class] {
+			m.records[kind]++
+			if k, data := m.record(p); recordHeader+len(data) > classes[class] {
 				return fmt.Errorf("%w: record %d of kind %d does not fit its place", ErrFormat, k.id, k.kind)
 			}
-			if _, twice := m.index[k]; twice {
-				return fmt.Errorf("%w: record %d of kind %d is there twice", ErrFormat, k.id, k.kind)
-			}
-			m.index[k] = place{at, class}
 		}
 	}
 	return nil
 }
 
+// makeIndex makes the index.
+func (m *Memory) makeIndex() error {
+	for kind, n := range m.records {
+		if n > 0 {
+			m.index[kind] = make(map[uint64]place, n)
+		}
+	}
+	for p := range m.places() {
+		k, _ := m.record(p)
+		index := m.index[k.kind]
+		before := len(index)
+		if index[k.id] = p; len(index) == before {
+			return fmt.Errorf("%w: record %d of kind %d is there twice", ErrFormat, k.id, k.kind)
+		}
+	}
+	return nil
+}
+
+// places returns the places that have a committed record in them.
+func (m *Memory) places() iter.Seq[place] {
+	return func(yield func(place) bool) {
+		for i := range m.extents {
+			class := m.classOfExtent(i)
+			for n := range perExtent(class) {
+				if p := placeOf(i, class, n); m.mem[p.offset()] != 0 && !yield(p) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// populate maps the extents in use all at once, which takes a fraction of the
+// time that it takes page by page. Kernels that cannot (before Linux 5.14) do
+// it page by page.
+func (m *Memory) populate() {
+	if m.extents > 0 {
+		_ = unix.Madvise(m.mem[extentArea:extentOffset(m.extents)], unix.MADV_POPULATE_READ)
+	}
+}
+
 // record returns the record at a place. Its data may reach beyond the place in
 // memory that was tampered with, but not beyond the file.
-func (m *Memory) record(at uint64) (key, []byte) {
+func (m *Memory) record(p place) (key, []byte) {
+	at := p.offset()
 	h := m.mem[at : at+recordHeader]
 	n := uint64(native.Uint16(h[2:]))
 	from := at + recordHeader
@@ -72,14 +121,14 @@ func putHeader(b []byte, k key, n int) {
 
 // allocate returns an unused place of a class. Room for more is taken from the
 // system now, where it can be refused, not when it is written to.
-func (m *Memory) allocate(class int) uint64 {
+func (m *Memory) allocate(class int) place {
 	if len(m.free[class]) == 0 {
 		m.grow(class)
 	}
 	list := m.free[class]
-	at := list[len(list)-1]
+	p := list[len(list)-1]
 	m.free[class] = list[:len(list)-1]
-	return at
+	return p
 }
 
 // grow adds an extent. It counts from the store of its class on; until then
@@ -96,7 +145,7 @@ func (m *Memory) grow(class int) {
 	m.crash("grown")
 	m.extents++
 	for n := perExtent(class) - 1; n >= 0; n-- {
-		m.free[class] = append(m.free[class], extentOffset(i)+uint64(n*classes[class]))
+		m.free[class] = append(m.free[class], placeOf(i, class, n))
 	}
 }
 
@@ -108,11 +157,11 @@ type Record struct {
 	Data []byte
 }
 
-// Records returns all records, in no order.
+// Records returns all committed records, in no order.
 func (m *Memory) Records() iter.Seq[Record] {
 	return func(yield func(Record) bool) {
-		for k, p := range m.index {
-			_, data := m.record(p.offset)
+		for p := range m.places() {
+			k, data := m.record(p)
 			if !yield(Record{k.kind, k.id, data}) {
 				return
 			}
@@ -121,4 +170,9 @@ func (m *Memory) Records() iter.Seq[Record] {
 }
 
 // Len returns how many records there are, and how many bytes the extents take.
-func (m *Memory) Len() (records, bytes int) { return len(m.index), m.extents * extentSize }
+func (m *Memory) Len() (records, bytes int) {
+	for _, index := range m.index {
+		records += len(index)
+	}
+	return records, m.extents * extentSize
+}

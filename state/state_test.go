@@ -26,6 +26,9 @@ func create(t testing.TB) int {
 func open(t testing.TB, fd int) *Memory {
 	t.Helper()
 	m, err := Open(fd, nil)
+	if err == nil {
+		err = m.Ready()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +156,7 @@ func TestDeathAtEveryStep(t *testing.T) {
 			_ = m.Close()
 			// The successor may die as well, at any step.
 			for k := range 3 {
-				dying := &Memory{fd: fd, mem: mapped(t, fd), index: map[key]place{}}
+				dying := &Memory{fd: fd, mem: mapped(t, fd)}
 				dying.tx.m = dying
 				until(dying, k, func() { _ = dying.recover() })
 				_ = unix.Munmap(dying.mem)
@@ -264,6 +267,24 @@ func TestForeignFilesAreRefused(t *testing.T) {
 	}
 }
 
+func TestARecordThatIsThereTwiceIsRefused(t *testing.T) {
+	fd := create(t)
+	m := open(t, fd)
+	m.Tx().Put(1, 1, []byte("x"))
+	m.Tx().Put(1, 2, []byte("x"))
+	m.Tx().Commit()
+	m.at(offBegun).Add(1) // or the transaction would mend it
+	native.PutUint64(m.mem[extentArea+uint64(classes[0])+8:], 1)
+	twice, err := Open(fd, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer twice.Close()
+	if err := twice.Ready(); !errors.Is(err, ErrFormat) {
+		t.Errorf("%v, want %v", err, ErrFormat)
+	}
+}
+
 // Whatever the bytes are, Open returns, with an error or with records.
 func FuzzOpen(f *testing.F) {
 	f.Add(uint32(extentArea>>6), []byte{1, 0, 255, 255}, false)
@@ -298,6 +319,9 @@ func FuzzOpen(f *testing.F) {
 		for range got.Records() {
 		}
 		got.Pending()
+		if err := got.Ready(); err != nil && !errors.Is(err, ErrFormat) {
+			t.Errorf("an error of another kind: %v", err)
+		}
 		_ = got.Close()
 	})
 }

@@ -67,26 +67,33 @@ func (t *Tx) Put(kind Kind, id uint64, data []byte) {
 	if class < 0 || kind == 0 {
 		panic(fmt.Sprintf("state: record of kind %d with %d bytes", kind, len(data)))
 	}
-	k := key{kind, id}
-	old, replace := t.m.index[k]
-	at := old.offset
-	if !replace || old.class != class {
-		at = t.m.allocate(class)
-		t.m.index[k] = place{at, class}
+	t.m.await()
+	index := t.m.index[kind]
+	old, replace := index[id]
+	same := replace && t.m.classOfExtent(old.extent()) == class
+	p := old
+	if !same {
+		p = t.m.allocate(class)
+		if index == nil {
+			index = make(map[uint64]place)
+			t.m.index[kind] = index
+		}
+		index[id] = p
 	}
-	b := t.entry(entryWrite, at, recordHeader+len(data))
-	putHeader(b, k, len(data))
+	b := t.entry(entryWrite, p.offset(), recordHeader+len(data))
+	putHeader(b, key{kind, id}, len(data))
 	copy(b[recordHeader:], data)
-	if replace && old.class != class {
+	if replace && !same {
 		t.clear(old)
 	}
 }
 
 // Drop removes a record. To drop one that there is not is no error.
 func (t *Tx) Drop(kind Kind, id uint64) {
-	k := key{kind, id}
-	if p, ok := t.m.index[k]; ok {
-		delete(t.m.index, k)
+	t.m.await()
+	index := t.m.index[kind]
+	if p, ok := index[id]; ok {
+		delete(index, id)
 		t.clear(p)
 	}
 }
@@ -94,9 +101,10 @@ func (t *Tx) Drop(kind Kind, id uint64) {
 // clear empties a place. It can be used again within the same transaction:
 // entries are carried out in order.
 func (t *Tx) clear(p place) {
-	b := t.entry(entryWrite, p.offset, recordHeader)
+	b := t.entry(entryWrite, p.offset(), recordHeader)
 	clear(b)
-	t.m.free[p.class] = append(t.m.free[p.class], p.offset)
+	class := t.m.classOfExtent(p.extent())
+	t.m.free[class] = append(t.m.free[class], p)
 }
 
 // Decide says that the request in a slot is decided: it is not carried out

@@ -62,7 +62,7 @@ func runWorker(c config, log *slog.Logger) int {
 		w.dir = state.AdoptDir(workerDir, log.Warn)
 	}
 	// What is made until requests are answered is there to stay: nothing to
-	// collect, and clients are waiting.
+	// collect, and clients are waiting. They still are just after.
 	collect := debug.SetGCPercent(-1)
 	if err := w.takeOver(); err != nil {
 		if errors.Is(err, state.ErrVersion) {
@@ -72,7 +72,7 @@ func runWorker(c config, log *slog.Logger) int {
 		}
 		return exitState
 	}
-	debug.SetGCPercent(collect)
+	time.AfterFunc(collectAfter, func() { debug.SetGCPercent(collect) })
 	w.crash.at("serving")
 	if _, err := w.control.Write([]byte(messageServing)); err != nil {
 		log.Error("the keeper is gone", "err", err)
@@ -98,6 +98,9 @@ func runWorker(c config, log *slog.Logger) int {
 	return exitOK
 }
 
+// collectAfter is how long a worker that serves puts garbage collection off.
+const collectAfter = 200 * time.Millisecond
+
 // attempts is how many workers may die of what was left to do, one after the
 // other, before it is given up.
 const attempts = 3
@@ -106,6 +109,7 @@ const attempts = 3
 // a worker before this one left undone.
 func (w *workerProcess) takeOver() error {
 	var err error
+	took := phases{since: time.Now()}
 	if w.crash, err = newCrashPoints(); err != nil {
 		return err
 	}
@@ -113,14 +117,17 @@ func (w *workerProcess) takeOver() error {
 	if err := state.Claim(workerState); err != nil {
 		return err
 	}
+	took.end("claim")
 	if w.memory, err = state.Open(workerState, w.crash.memory()); err != nil {
 		return err
 	}
+	took.end("open")
 	w.crash.at("opened")
 	found, err := readMemory(w.memory)
 	if err != nil {
 		return err
 	}
+	took.end("read")
 	w.conn = device.New(workerDevice, newLedger(w.memory), w.log)
 	w.crash.attach(w.conn)
 	tokens := &tokens{memory: w.memory, dir: w.dir, do: w.conn.Do, log: w.log}
@@ -148,6 +155,11 @@ func (w *workerProcess) takeOver() error {
 			return err
 		}
 	}
+	took.end("restore")
+	if err := w.memory.Ready(); err != nil {
+		return err
+	}
+	took.end("ready")
 	w.crash.at("restored")
 	w.conn.Attach(w.filesystem)
 	undelivered, pending := w.memory.Undelivered(), len(w.memory.Pending()) > 0
@@ -174,7 +186,29 @@ func (w *workerProcess) takeOver() error {
 	w.conn.Resume(found.init, undelivered, away, pending, refuse)
 	w.crash.at("taken over")
 	w.memory.Progress()
+	took.end("resume")
+	w.log.Debug("took over", append(took.each, "processor", processorTime())...)
 	return nil
+}
+
+// phases are how long each part of taking over took, for the log.
+type phases struct {
+	since time.Time
+	each  []any
+}
+
+// end is the end of a phase, and the beginning of the next.
+func (p *phases) end(name string) {
+	now := time.Now()
+	p.each = append(p.each, name, now.Sub(p.since))
+	p.since = now
+}
+
+// processorTime is how long this process has run on a processor.
+func processorTime() time.Duration {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // kept returns what the last mount left, nil for nothing.
