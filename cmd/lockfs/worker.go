@@ -110,7 +110,7 @@ func takeOver(memory *state.Memory, crash *crashPoints, log *slog.Logger) (*devi
 		Processes: fs.Proc{},
 		Clock:     new(fs.SystemClock),
 		Tokens:    &tokens{memory: memory, next: found.token, limit: found.token},
-		Journal:   fs.NewRecords(memory.Tx()),
+		Journal:   fs.NewRecords(memory.Tx(), &found.saved),
 		Log:       log,
 		UID:       uint32(os.Geteuid()),
 		GID:       uint32(os.Getegid()),
