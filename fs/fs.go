@@ -111,6 +111,25 @@ func (f *FS) Shutdown() (holds int) {
 	return holds
 }
 
+// Counts is how much there is of what comes and goes.
+type Counts struct {
+	Nodes int // what the kernel refers to or has open, the root included
+	Files int // open files and directories
+	Holds int
+	Waits int // absent ones included, see [lockspace.Table.Len]
+}
+
+// Counts counts what there is now. Within a step.
+func (f *FS) Counts() Counts {
+	_, holds, waits := f.table.Len()
+	return Counts{
+		Nodes: len(f.nodes.byID) - 1, // the root has two numbers
+		Files: len(f.handles),
+		Holds: holds,
+		Waits: waits,
+	}
+}
+
 // EndStep does what is left of a step when its request has been carried out.
 func (f *FS) EndStep() {
 	f.dropBodies()

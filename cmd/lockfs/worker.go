@@ -73,7 +73,7 @@ func runWorker(c config, log *slog.Logger) int {
 	}
 	var orphaned atomic.Bool
 	go func() {
-		if obey(control, conn, filesystem, log) {
+		if obey(control, memory, conn, filesystem, log) {
 			return
 		}
 		orphaned.Store(true)
@@ -141,7 +141,7 @@ func takeOver(memory *state.Memory, crash *crashPoints, log *slog.Logger) (*devi
 
 // obey does what the keeper says. It returns when the keeper has ended: true
 // if it said stop before.
-func obey(control *os.File, conn *device.Conn, filesystem *fs.FS, log *slog.Logger) (stopped bool) {
+func obey(control *os.File, memory *state.Memory, conn *device.Conn, filesystem *fs.FS, log *slog.Logger) (stopped bool) {
 	buf := make([]byte, 256)
 	for {
 		n, err := control.Read(buf)
@@ -154,11 +154,23 @@ func obey(control *os.File, conn *device.Conn, filesystem *fs.FS, log *slog.Logg
 		}
 		stopped = true
 		var holds int
-		conn.Do(func() { holds = filesystem.Shutdown() })
+		conn.Do(func() {
+			logCounts(memory, conn, filesystem, log)
+			holds = filesystem.Shutdown()
+		})
 		if _, err := fmt.Fprintf(control, "%s %d", messageStopped, holds); err != nil {
 			return stopped
 		}
 	}
+}
+
+// logCounts says what there is at the end, for tests to see that nothing is
+// left behind. Within a step.
+func logCounts(memory *state.Memory, conn *device.Conn, filesystem *fs.FS, log *slog.Logger) {
+	c := filesystem.Counts()
+	records, _ := memory.Len()
+	log.Debug("stopping", "nodes", c.Nodes, "files", c.Files, "holds", c.Holds, "waits", c.Waits,
+		"records", records, "away", conn.Away())
 }
 
 // endMount ends a mount whose keeper is gone: nobody would start the next

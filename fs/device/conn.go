@@ -238,6 +238,9 @@ func (c *Conn) Detour(unique uint64, look func() any) {
 	c.detour = &detour{unique: unique, look: look}
 }
 
+// Away returns how many requests are on a detour. Only within a step.
+func (c *Conn) Away() int { return len(c.detours) }
+
 // endStep commits a step and sends its answers. slot is the one whose request
 // the step was about, nil if none; opcode is the request's, 0 if none.
 func (c *Conn) endStep(slot Slot, must bool, opcode uint32) {
