@@ -43,7 +43,7 @@ func oneKillIn() time.Duration {
 // the time.
 const (
 	// Groups of processes that make random calls, judged one by one.
-	hammerHistories        = 6
+	hammerHistories        = 5
 	hammerHistoryProcesses = 4
 	// Processes that check for themselves, see clients/hammer.c; one of them
 	// holds so many locks from the beginning to the end.
@@ -215,7 +215,7 @@ type hammer struct {
 const (
 	hammerPause = 200 * time.Millisecond
 	startTime   = 15 * time.Millisecond
-	raceFactor  = 8
+	raceFactor  = 4
 )
 
 // startHammer begins to kill m's workers, one in four as soon as it has

@@ -31,7 +31,7 @@
 
 enum {
 	MAX_PROCESSES = 64, MAX_HELD = 1024,
-	LOCKS = 3,  /* names that all contend for */
+	LOCKS = 5,  /* names that all contend for */
 	CELLS = 4,  /* ranges are of these: bytes 0, 1, 2, and all from 3 on */
 	BODY = 4096,
 	/* Nobody waits longer. It takes a hand-over and a new worker for each of
@@ -373,14 +373,14 @@ static void look(int l, struct claim c, int fd, const char *path)
 {
 	struct stat st;
 
-	if (chance(50))
+	if (chance(40))
 		check_token(l, c, fd, path);
 	if (chance(20)) {
 		must(stat(path, &st), "stat", path);
 		must(fsync(fd), "fsync", path);
 	}
 	/* With shared holds, or others beside, the body is not this one's alone. */
-	if (chance(20) && c.write && c.first == 0 && c.last == CELLS - 1)
+	if (chance(15) && c.write && c.first == 0 && c.last == CELLS - 1)
 		check_body(fd, path);
 	if (chance(5))
 		list(path);
