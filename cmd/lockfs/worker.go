@@ -124,8 +124,7 @@ func takeOver(memory *state.Memory, crash *crashPoints, log *slog.Logger) (*devi
 	conn.Attach(filesystem)
 	undelivered, pending := memory.Undelivered(), len(memory.Pending()) > 0
 	crash.at("restored")
-	conn.Do(func() {}) // commits a new root
-	if found.init != nil {
+	if !found.fresh {
 		log.Debug("taking over", "answers", len(undelivered), "away", len(found.away), "pending", pending)
 		var away []device.Traveller
 		for _, unique := range slices.Sorted(maps.Keys(found.away)) {
@@ -136,6 +135,10 @@ func takeOver(memory *state.Memory, crash *crashPoints, log *slog.Logger) (*devi
 		crash.at("taken over")
 		memory.Progress()
 	}
+	// Commits a new root, and sets the timer for waits that lapse. No step may
+	// come before Resume has repeated the answers of the last one: it would be
+	// taken for a sign that they were sent.
+	conn.Do(func() {})
 	return conn, filesystem, nil
 }
 
