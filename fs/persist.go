@@ -89,6 +89,7 @@ func (r *Records) PutHandle(h *HandleRecord) {
 	e.instant(h.Opened)
 	e.flag(h.Stale)
 	e.u64(h.ListTo)
+	e.u64(h.Shown)
 	r.put(kindHandle, h.ID, e)
 }
 

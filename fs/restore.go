@@ -32,7 +32,7 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 		return d.end("node", id)
 	case kindHandle:
 		add(&s.handles, id, &HandleRecord{
-			ID: id, Node: d.u64(), Opener: d.process(), Opened: d.instant(), Stale: d.flag(), ListTo: d.u64(),
+			ID: id, Node: d.u64(), Opener: d.process(), Opened: d.instant(), Stale: d.flag(), ListTo: d.u64(), Shown: d.u64(),
 		})
 		return d.end("open file", id)
 	case kindBody:
