@@ -19,7 +19,7 @@ func serveControl(t testing.TB, records store) *served {
 	t.Helper()
 	return serveWith(t, func(o *fs.Options) {
 		if records != nil {
-			o.Journal = fs.NewRecords(records)
+			o.Journal = fs.NewRecords(records, new(fs.Saved))
 		}
 		o.Program, o.State, o.UID, o.GID = "1.2.3", 7, 42, 43
 	})
@@ -303,7 +303,7 @@ func TestReadersOfControlFilesSurvive(t *testing.T) {
 func TestALongControlFileIsMadeAnew(t *testing.T) {
 	records, tokens := store{}, new(lockspace.Counter)
 	s := serveWith(t, func(o *fs.Options) {
-		o.Journal = fs.NewRecords(records)
+		o.Journal = fs.NewRecords(records, new(fs.Saved))
 		o.Program = "short"
 	})
 	f := s.mustOpen(s.walk(".lockfs", "version"), unix.O_RDONLY)

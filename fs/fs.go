@@ -141,6 +141,25 @@ func (f *FS) Save(store Putter) {
 	store.Put(kindNode, root.ID, encodeNode(encoder{}, &root).b)
 }
 
+// Counts is how much there is of what comes and goes.
+type Counts struct {
+	Nodes int // what the kernel refers to or has open, the root included
+	Files int // open files and directories
+	Holds int
+	Waits int // absent ones included, see [lockspace.Table.Len]
+}
+
+// Counts counts what there is now. Within a step.
+func (f *FS) Counts() Counts {
+	_, holds, waits := f.table.Len()
+	return Counts{
+		Nodes: len(f.nodes.byID) - 1, // the root has two numbers
+		Files: len(f.handles) + len(f.controls),
+		Holds: holds,
+		Waits: waits,
+	}
+}
+
 // EndStep does what is left of a step when its request has been carried out.
 func (f *FS) EndStep() {
 	f.dropBodies()

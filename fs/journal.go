@@ -35,6 +35,9 @@ type HandleRecord struct {
 	Stale bool
 	// ListTo is the place at which the listing of a directory ends.
 	ListTo uint64
+	// Shown is how long the record is that a reader is in the middle of, in
+	// bytes; 0 if it reads none.
+	Shown uint64
 }
 
 // BodyRecord is the body of a lock.

@@ -57,10 +57,14 @@ const (
 // call nothing.
 const reserve = 1 << 20
 
-// NewRecords returns a Journal over a store.
-func NewRecords(store Store) *Records { return &Records{store: store} }
+// NewRecords returns a Journal over a store. saved is what was read back from
+// it, the zero Saved if it is empty.
+func NewRecords(store Store, saved *Saved) *Records {
+	return &Records{store: store, reserved: saved.counters}
+}
 
-// count sees to it that number n is reserved.
+// count sees to it that number n is reserved. Records that are put again have
+// numbers of long ago, which must not take back what was reserved since.
 func (r *Records) count(counter int, n uint64) {
 	if n <= r.reserved[counter] {
 		return
@@ -94,6 +98,7 @@ func (r *Records) PutHandle(h *HandleRecord) {
 	e.instant(h.Opened)
 	e.flag(h.Stale)
 	e.u64(h.ListTo)
+	e.u64(h.Shown)
 	r.put(kindHandle, h.ID, e)
 }
 

@@ -22,24 +22,44 @@ func (f *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult
 	if h == nil {
 		return nil, fuse.EBADF
 	}
-	// A reader that goes on gets the rest of what it began with.
-	if in.Offset > 0 && h.record != nil {
+	// A reader that goes on gets the rest of what it began with. If the process
+	// that made it has died meanwhile, it is made anew and as long as it was, so
+	// that who has read it all, and looks for more, finds the end.
+	goesOn := in.Offset > 0 && h.Shown > 0
+	switch {
+	case goesOn && h.record != nil:
 		return part(h.record, in), fuse.OK
+	case goesOn && in.Offset >= h.Shown:
+		return part(nil, in), fuse.OK
 	}
 	if body := h.node.content(); len(body) > 0 {
-		h.record = nil
+		f.show(h, nil)
 		return part(body, in), fuse.OK
 	}
 	switch {
 	case f.facts != nil && f.facts.record != nil:
-		h.record = f.facts.record
+		record := f.facts.record
+		if goesOn {
+			record = record[:min(uint64(len(record)), h.Shown)]
+		}
+		f.show(h, record)
 	case f.table.Held(h.node.key):
 		f.lookUpRecord(in.Unique, h.node.key)
 		return nil, device.Parked
 	default:
-		h.record = nil
+		f.show(h, nil)
 	}
 	return part(h.record, in), fuse.OK
+}
+
+// show makes record what is read through h from here on; nil if it is not a
+// record.
+func (f *FS) show(h *handle, record []byte) {
+	h.record = record
+	if n := uint64(len(record)); n != h.Shown {
+		h.Shown = n
+		f.journal.PutHandle(&h.HandleRecord)
+	}
 }
 
 // part returns what a READ asks for of b.

@@ -89,7 +89,8 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 		return d.end("node", id)
 	case kindHandle:
 		h := s.handles.new()
-		h.ID, h.Node, h.Opener, h.Opened, h.Stale, h.ListTo = id, d.u64(), d.process(), d.instant(), d.flag(), d.u64()
+		h.ID, h.Node, h.Opener, h.Opened = id, d.u64(), d.process(), d.instant()
+		h.Stale, h.ListTo, h.Shown = d.flag(), d.u64(), d.u64()
 		return d.end("open file", id)
 	case kindBody:
 		s.bodies = append(s.bodies, &BodyRecord{

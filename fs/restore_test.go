@@ -34,7 +34,7 @@ func (s *served) restore(records store, tokens *lockspace.Counter) {
 			}
 		}
 		o := s.options
-		o.Journal = fs.NewRecords(records)
+		o.Journal = fs.NewRecords(records, &saved)
 		o.Tokens = tokens
 		f, err := fs.Restore(o, &saved)
 		if err != nil {
@@ -51,7 +51,7 @@ func TestRestore(t *testing.T) {
 	for seed := range uint64(10) {
 		records, tokens := store{}, new(lockspace.Counter)
 		s := serveWith(t, func(o *fs.Options) {
-			o.Journal = fs.NewRecords(records)
+			o.Journal = fs.NewRecords(records, new(fs.Saved))
 			o.Tokens = tokens
 		})
 		rng := rand.New(rand.NewPCG(seed, 3))
@@ -131,7 +131,7 @@ func TestARequestThatKillsIsRefused(t *testing.T) {
 
 func TestNumbersAreNotReusedAfterRestore(t *testing.T) {
 	records, tokens := store{}, new(lockspace.Counter)
-	s := serveWith(t, func(o *fs.Options) { o.Journal = fs.NewRecords(records) })
+	s := serveWith(t, func(o *fs.Options) { o.Journal = fs.NewRecords(records, new(fs.Saved)) })
 	a := s.mustCreate("x", unix.O_EXCL)
 	s.release(a)
 	s.send(opForget, a.node, u64(1))
@@ -143,10 +143,33 @@ func TestNumbersAreNotReusedAfterRestore(t *testing.T) {
 	}
 }
 
+// What is put anew after a restore is not always what has the highest number.
+func TestNumbersAreNotReusedAfterManyRestores(t *testing.T) {
+	records, tokens := store{}, new(lockspace.Counter)
+	s := serveWith(t, func(o *fs.Options) { o.Journal = fs.NewRecords(records, new(fs.Saved)) })
+	s.mustCreate("old", unix.O_EXCL)
+	nodes, handles := map[uint64]bool{}, map[uint64]bool{}
+	for i := range 10 {
+		s.restore(records, tokens)
+		s.call(opLookup, 1, cstring("old"))
+		s.list()
+		if i%2 == 0 {
+			continue
+		}
+		for j := range 5 {
+			f := s.mustCreate(fmt.Sprint(i, j), unix.O_EXCL)
+			if nodes[f.node] || handles[f.handle] {
+				t.Fatalf("node %d or open file %d is there already", f.node, f.handle)
+			}
+			nodes[f.node], handles[f.handle] = true, true
+		}
+	}
+}
+
 // Records of any bytes are refused or loaded, never more.
 func FuzzLoad(f *testing.F) {
 	records := store{}
-	s := serveWith(f, func(o *fs.Options) { o.Journal = fs.NewRecords(records) })
+	s := serveWith(f, func(o *fs.Options) { o.Journal = fs.NewRecords(records, new(fs.Saved)) })
 	a, b := s.mustCreate("x", unix.O_EXCL), s.mustCreate("y", 0)
 	s.write(a, 0, "body")
 	s.flock(b, unix.F_RDLCK)

@@ -31,7 +31,7 @@ func TestConcurrentHistoriesAreLinearizable(t *testing.T) {
 	calls, outcomes := 0, map[string]int{}
 	for seed := range histories * stressFactor(t) {
 		processes, names := 3+seed%3, 1+seed/2%2
-		out := output(t, nil, "history", m.Dir, fmt.Sprint(processes), fmt.Sprint(names), fmt.Sprint(historyCalls), fmt.Sprint(seed))
+		out := output(t, nil, "history", m.Path(""), fmt.Sprint(processes), fmt.Sprint(names), fmt.Sprint(historyCalls), fmt.Sprint(seed))
 		var records []call
 		for line := range strings.Lines(out) {
 			r := parseCall(t, line)

@@ -331,8 +331,9 @@ type logBuffer struct {
 
 	mu  sync.Mutex
 	buf bytes.Buffer
-	// worker is the one whose start, and not yet whose death, was logged.
-	worker int
+	// worker is the one whose start, and not yet whose death, was logged;
+	// serving is the last that was logged to serve, dead are those that died.
+	worker, serving, dead int
 }
 
 func newLogBuffer(marker string) *logBuffer {
@@ -349,8 +350,13 @@ func (b *logBuffer) copyFrom(r io.ReadCloser) {
 		b.buf.WriteString(line)
 		if pid, ok := logged(line, "msg=\"worker started\" worker="); ok {
 			b.worker = pid
-		} else if pid, ok := logged(line, "msg=\"the worker died\" worker="); ok && pid == b.worker {
-			b.worker = 0
+		} else if pid, ok := logged(line, " worker="); ok && (strings.Contains(line, b.marker) || strings.Contains(line, "a new worker serves")) {
+			b.serving = pid
+		} else if pid, ok := logged(line, "msg=\"the worker died\" worker="); ok {
+			b.dead++
+			if pid == b.worker {
+				b.worker = 0
+			}
 		}
 		b.mu.Unlock()
 		if !seen && strings.Contains(line, b.marker) {
@@ -377,6 +383,14 @@ func (b *logBuffer) lastWorker() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.worker
+}
+
+// lastServing returns the last worker that was logged to serve, and how many
+// workers were logged to have died.
+func (b *logBuffer) lastServing() (pid, dead int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.serving, b.dead
 }
 
 func (b *logBuffer) String() string {

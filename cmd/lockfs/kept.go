@@ -12,4 +12,4 @@ import (
 
 func newLedger(m *state.Memory) device.Ledger { return ledger{m} }
 
-func newJournal(m *state.Memory) fs.Journal { return fs.NewRecords(m.Tx()) }
+func newJournal(m *state.Memory, s *fs.Saved) fs.Journal { return fs.NewRecords(m.Tx(), s) }

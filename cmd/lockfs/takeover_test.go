@@ -29,7 +29,7 @@ func fill(t testing.TB, order []int, held int) (fd int) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	r := fs.NewRecords(m.Tx())
+	r := fs.NewRecords(m.Tx(), new(fs.Saved))
 	r.PutNode(&fs.NodeRecord{ID: 1, Dir: true, Mode: 0o777})
 	m.Tx().Commit()
 	opener := lockspace.Process{Pid: 4711, Started: time.Hour}

@@ -13,4 +13,4 @@ import (
 
 func newLedger(*state.Memory) device.Ledger { return device.Volatile() }
 
-func newJournal(*state.Memory) fs.Journal { return fs.Discard{} }
+func newJournal(*state.Memory, *fs.Saved) fs.Journal { return fs.Discard{} }

@@ -136,7 +136,7 @@ func (w *workerProcess) takeOver() error {
 		Processes: fs.Proc{},
 		Clock:     new(fs.SystemClock),
 		Tokens:    tokens,
-		Journal:   newJournal(w.memory),
+		Journal:   newJournal(w.memory, &found.saved),
 		Log:       w.log,
 		UID:       uint32(os.Geteuid()),
 		GID:       uint32(os.Getegid()),
@@ -166,15 +166,13 @@ func (w *workerProcess) takeOver() error {
 	if found.fresh {
 		w.conn.Do(tokens.put) // and a new root
 	}
-	// Otherwise no step may be taken yet: it would take the place of the last
-	// one, whose answers may not have been sent.
 	// What was saved counts once, and it is in the memory now.
 	if err := w.dropSaved(); err != nil && found.fresh {
 		return err
 	} else if err != nil {
 		w.log.Error("what the last mount saved cannot be removed", "err", err)
 	}
-	if found.init == nil {
+	if found.fresh {
 		return nil
 	}
 	w.log.Debug("taking over", "answers", len(undelivered), "away", len(found.away), "pending", pending)
@@ -186,6 +184,10 @@ func (w *workerProcess) takeOver() error {
 	w.conn.Resume(found.init, undelivered, away, pending, refuse)
 	w.crash.at("taken over")
 	w.memory.Progress()
+	// Sets the timer for waits that lapse. No step may come before Resume has
+	// repeated the answers of the last one: it would be taken for a sign that
+	// they were sent.
+	w.conn.Do(func() {})
 	took.end("resume")
 	w.log.Debug("took over", append(took.each, "processor", processorTime())...)
 	return nil
@@ -265,7 +267,10 @@ func (w *workerProcess) obey() (stopped bool) {
 		case messageStop:
 			stopped = true
 			var holds int
-			w.conn.Do(func() { holds = w.filesystem.Shutdown() })
+			w.conn.Do(func() {
+				w.logCounts()
+				holds = w.filesystem.Shutdown()
+			})
 			w.save()
 			answer = fmt.Sprint(messageStopped, " ", holds)
 		default:
@@ -276,6 +281,15 @@ func (w *workerProcess) obey() (stopped bool) {
 			return stopped
 		}
 	}
+}
+
+// logCounts says what there is at the end, for tests to see that nothing is
+// left behind. Within a step.
+func (w *workerProcess) logCounts() {
+	c := w.filesystem.Counts()
+	records, _ := w.memory.Len()
+	w.log.Debug("stopping", "nodes", c.Nodes, "files", c.Files, "holds", c.Holds, "waits", c.Waits,
+		"records", records, "away", w.conn.Away())
 }
 
 // orphan ends a worker whose keeper is gone, and with it the mount: nobody

@@ -135,16 +135,19 @@ func (c *Conn) Attach(fs Filesystem) {
 }
 
 // Resume takes over from a process that died: init is the connection's first
-// request, undelivered are the answers of the last step, away the requests that
-// were on a detour, in the order in which they had come; and the ledger's slot
-// may have one that was read and not carried out.
+// request, nil if it was not carried out yet; undelivered are the answers of
+// the last step, away the requests that were on a detour, in the order in which
+// they had come; and the ledger's slot may have one that was read and not
+// carried out.
 //
 // refuse: processes have died of these requests, one after the other. They are
 // answered with EIO instead, so that work goes on.
 func (c *Conn) Resume(init []byte, undelivered [][]byte, away []Traveller, pending, refuse bool) {
 	c.mu.Lock()
 	// The new server learns what was agreed; the kernel knows.
-	c.server.HandleRequest([][]byte{init}, [][]byte{c.out})
+	if init != nil {
+		c.server.HandleRequest([][]byte{init}, [][]byte{c.out})
+	}
 	c.crash("resumed", 0)
 	for _, answer := range undelivered {
 		c.write(answer)
@@ -237,6 +240,9 @@ func (c *Conn) Answer(unique uint64, errno syscall.Errno) {
 func (c *Conn) Detour(unique uint64, look func() any) {
 	c.detour = &detour{unique: unique, look: look}
 }
+
+// Away returns how many requests are on a detour. Only within a step.
+func (c *Conn) Away() int { return len(c.detours) }
 
 // endStep commits a step and sends its answers. slot is the one whose request
 // the step was about, nil if none; opcode is the request's, 0 if none.

@@ -9,6 +9,7 @@ import (
 // handle for lockfs. Numbers are in the machine's byte order.
 
 const (
+	opLookup    = 1
 	opSetattr   = 4
 	opUnlink    = 10
 	opOpen      = 14
@@ -41,7 +42,7 @@ var native = binary.NativeEndian
 // carried out again, with nobody to know of it.
 func mustDecide(opcode uint32) bool {
 	switch opcode {
-	case opSetattr, opUnlink, opOpen, opWrite, opOpendir, opSetlk, opSetlkw, opCreate:
+	case opLookup, opSetattr, opUnlink, opOpen, opWrite, opOpendir, opSetlk, opSetlkw, opCreate:
 		return true
 	}
 	return false

@@ -1,8 +1,8 @@
 /* Processes that lock at random, and a record of what they saw.
  *
- *	history DIR PROCESSES NAMES CALLS SEED
+ *	history PATH PROCESSES NAMES CALLS SEED
  *
- * Each process makes so many calls on names "0", "1" ... in DIR, now and then
+ * Each process makes so many calls on PATH0, PATH1 and so on, now and then
  * dies and is replaced. Prints a line for each call:
  *
  *	PID CALL NAME FILE WAY MODE FIRST LAST ERRNO PID MODE FIRST LAST START END SEEN
@@ -50,7 +50,7 @@ static struct {
 	struct record *death[MAX_PROCESSES];
 } *shared;
 
-static const char *dir;
+static const char *prefix;
 static int names;
 /* Mostly POSIX locks of few bytes, which run into deadlocks. */
 static int posix_mostly;
@@ -94,7 +94,7 @@ static char *path(int name)
 {
 	static char buf[4096];
 
-	snprintf(buf, sizeof buf, "%s/%d", dir, name);
+	snprintf(buf, sizeof buf, "%s%d", prefix, name);
 	return buf;
 }
 
@@ -336,10 +336,10 @@ int main(int argc, char **argv)
 	unsigned seed;
 
 	if (argc != 6) {
-		fprintf(stderr, "usage: history DIR PROCESSES NAMES CALLS SEED\n");
+		fprintf(stderr, "usage: history PATH PROCESSES NAMES CALLS SEED\n");
 		return 2;
 	}
-	dir = argv[1];
+	prefix = argv[1];
 	processes = atoi(argv[2]);
 	names = atoi(argv[3]);
 	calls = atoi(argv[4]);
