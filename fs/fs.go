@@ -15,7 +15,7 @@ import (
 // one there is. Answer and Detour are called within a step.
 type Device interface {
 	Answer(unique uint64, errno syscall.Errno)
-	Detour(unique uint64, look func() any)
+	Detour(unique, place uint64, look func() any)
 	Do(step func())
 }
 

@@ -72,8 +72,7 @@ func (f *FS) lock(in *fuse.LkIn, wait bool) fuse.Status {
 // place in the queue, 0 if it does not wait.
 func (f *FS) lookUpForLock(unique uint64, pid uint32, place uint64) fuse.Status {
 	threads := append([]uint32(nil), f.asked...)
-	f.lookUp(unique, func(x *facts) {
-		x.place = place
+	f.lookUpAt(unique, place, func(x *facts) {
 		if pid != 0 {
 			x.look(f.procs, pid)
 		}

@@ -73,21 +73,39 @@ type facts struct {
 	conflict *conflict
 }
 
-// Recall takes over what a detour found.
-func (f *FS) Recall(found any) { f.facts, _ = found.(*facts) }
-
-// lookUp sends the present request on a detour, to come back with what find
-// adds to the facts it has.
-func (f *FS) lookUp(unique uint64, find func(*facts)) {
-	found := &facts{
+func newFacts() *facts {
+	return &facts{
 		processes: make(map[uint32]*ProcessInfo),
 		leaders:   make(map[uint32]uint32),
 		classes:   make(map[uint32]lockspace.Class),
 	}
+}
+
+// Recall takes over what a detour found. A request that was away when the
+// process died comes with its place in the queue and nothing else.
+func (f *FS) Recall(found any, place uint64) {
+	f.facts, _ = found.(*facts)
+	if f.facts == nil && place != 0 {
+		f.facts = newFacts()
+		f.facts.place = place
+		f.table.Reserved(place)
+	}
+}
+
+// lookUp sends the present request on a detour, to come back with what find
+// adds to the facts it has.
+func (f *FS) lookUp(unique uint64, find func(*facts)) { f.lookUpAt(unique, 0, find) }
+
+// lookUpAt is lookUp for a request with a place in the queue, which it keeps.
+func (f *FS) lookUpAt(unique, place uint64, find func(*facts)) {
+	found := newFacts()
 	if old := f.facts; old != nil {
 		*found = *old // nobody else uses it any more
 	}
-	f.dev.Detour(unique, func() any {
+	if place != 0 {
+		found.place = place
+	}
+	f.dev.Detour(unique, found.place, func() any {
 		find(found)
 		return found
 	})

@@ -39,6 +39,11 @@ func (t *Table) Reserve() uint64 {
 	return t.lastPlace
 }
 
+// Reserved says that [Table.Reserve] had returned a place to a request that is
+// still to come back, in a table that was made again since: nobody else gets
+// it, or one before it, from here on.
+func (t *Table) Reserved(place uint64) { t.lastPlace = max(t.lastPlace, place) }
+
 // request is acquire without the settling that follows every step.
 func (t *Table) request(l *lock, r *Request, id WaitID) (bool, error) {
 	// O_EXCL asks for the name: it fails on any hold, the caller's own too.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"github.com/lockfs/lockfs/fs"
@@ -26,14 +27,18 @@ type ledger struct{ memory *state.Memory }
 func (l ledger) Slot() device.Slot { return l.memory.Slots()[0] }
 
 // Away keeps a request as a record: a byte that says whether it was
-// interrupted, and what was read.
+// interrupted, its place, and what was read.
 func (l ledger) Away(unique uint64, r device.Traveller) {
 	b := []byte{0}
 	if r.Interrupted {
 		b[0] = 1
 	}
+	b = binary.NativeEndian.AppendUint64(b, r.Place)
 	l.memory.Tx().Put(kindAway, unique, append(b, r.Request...))
 }
+
+// awayHeader is how long a record is without the request.
+const awayHeader = 9
 
 // Back drops the record.
 func (l ledger) Back(unique uint64) { l.memory.Tx().Drop(kindAway, unique) }
@@ -74,12 +79,13 @@ func readMemory(m *state.Memory) (*recovered, error) {
 		case kindInit:
 			r.init = append([]byte(nil), record.Data...)
 		case kindAway:
-			if len(record.Data) < 1 || record.Data[0] > 1 {
+			if len(record.Data) < awayHeader || record.Data[0] > 1 {
 				return nil, fmt.Errorf("request %d: %w", record.ID, fs.ErrRecord)
 			}
 			r.away[record.ID] = device.Traveller{
-				Request:     append([]byte(nil), record.Data[1:]...),
+				Request:     append([]byte(nil), record.Data[awayHeader:]...),
 				Interrupted: record.Data[0] == 1,
+				Place:       binary.NativeEndian.Uint64(record.Data[1:]),
 			}
 		case kindTokens:
 			var err error

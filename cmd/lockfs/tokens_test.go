@@ -105,6 +105,9 @@ func TestTokensAreReservedBeforeTheyAreGivenOut(t *testing.T) {
 			t.Fatalf("token %d was given out, and %d are reserved", last, onDisk(t, path))
 		}
 	}
+	for tk.busy.Load() { // or there would be two who write the file
+		time.Sleep(time.Millisecond)
+	}
 	// The next worker goes on behind what the memory says.
 	found, err := readMemory(tk.memory)
 	if err != nil {

@@ -36,9 +36,10 @@ type Filesystem interface {
 	Interrupt(unique uint64)
 	// Poll returns which of events (poll(2)) are ready on an open file.
 	Poll(handle uint64, events uint32) uint32
-	// Recall is called before a request is carried out again with what its
-	// detour found, and with nil after.
-	Recall(found any)
+	// Recall is called before a request is carried out again, with what its
+	// detour found, nil if it did not come to its end, and the place; and with
+	// neither after.
+	Recall(found any, place uint64)
 	// EndStep is called when a step has done what it came for, before it is
 	// committed.
 	EndStep()
@@ -78,11 +79,10 @@ const atATime = 4
 
 // detour is a request that is away, or about to leave.
 type detour struct {
-	unique      uint64
-	look        func() any
-	found       any // what look returned
-	request     []byte
-	interrupted bool
+	unique uint64
+	look   func() any
+	found  any // what look returned
+	Traveller
 }
 
 // New returns a connection on a file descriptor of /dev/fuse that has been
@@ -164,7 +164,7 @@ func (c *Conn) Resume(init []byte, undelivered [][]byte, away []Traveller, pendi
 			continue
 		}
 		c.mu.Lock()
-		d := &detour{unique: h.unique, request: r.Request, interrupted: r.Interrupted}
+		d := &detour{unique: h.unique, Traveller: r}
 		c.detours[d.unique] = d
 		c.mu.Unlock()
 		c.arrive(d)
@@ -236,9 +236,11 @@ func (c *Conn) Answer(unique uint64, errno syscall.Errno) {
 
 // Detour has look called outside of any step, and the request of the present
 // step carried out again with what it returned. The request's method returns
-// [Parked] and must not have changed anything that would be changed twice.
-func (c *Conn) Detour(unique uint64, look func() any) {
-	c.detour = &detour{unique: unique, look: look}
+// [Parked] and must not have changed anything that would be changed twice. place
+// is a number that the request has when it comes back, also if the process dies
+// meanwhile; what was found is lost then.
+func (c *Conn) Detour(unique, place uint64, look func() any) {
+	c.detour = &detour{unique: unique, look: look, Traveller: Traveller{Place: place}}
 }
 
 // Away returns how many requests are on a detour. Only within a step.
@@ -282,8 +284,7 @@ func (c *Conn) Dispatch(slot Slot) {
 	default:
 		rootToFilesystem(in)
 		if !c.request(h, in) {
-			c.ledger.Away(h.unique, Traveller{Request: in})
-			c.depart(h, &detour{request: append([]byte(nil), in...)})
+			c.depart(h, &detour{Traveller: Traveller{Request: append([]byte(nil), in...)}})
 			must = true
 		} else if h.opcode == opInit {
 			c.ledger.SaveInit(in)
@@ -318,7 +319,10 @@ func (c *Conn) request(h header, in []byte) (done bool) {
 func (c *Conn) depart(h header, from *detour) {
 	d := c.detour
 	c.detour = nil
-	d.request, d.interrupted = from.request, from.interrupted
+	d.Request, d.Interrupted = from.Request, from.Interrupted
+	if from.look == nil || d.Place != from.Place {
+		c.ledger.Away(d.unique, d.Traveller)
+	}
 	c.detours[d.unique] = d
 	line := c.lookups
 	if locksDirectory(h.opcode) {
@@ -337,16 +341,16 @@ func (c *Conn) arrive(d *detour) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.detours, d.unique)
-	h, _ := parseHeader(d.request)
+	h, _ := parseHeader(d.Request)
 	c.crash("back", h.opcode)
-	c.fs.Recall(d.found)
-	done := c.request(h, d.request)
-	c.fs.Recall(nil)
+	c.fs.Recall(d.found, d.Place)
+	done := c.request(h, d.Request)
+	c.fs.Recall(nil, 0)
 	if !done {
 		c.depart(h, d)
 	} else {
 		c.ledger.Back(d.unique)
-		if d.interrupted {
+		if d.Interrupted {
 			// The interrupt came while it was away. If it is answered by now,
 			// this does nothing.
 			c.fs.Interrupt(h.unique)
@@ -359,8 +363,8 @@ func (c *Conn) arrive(d *detour) {
 // its detour. A request that is not known has been answered.
 func (c *Conn) interrupt(unique uint64) {
 	if d := c.detours[unique]; d != nil {
-		d.interrupted = true
-		c.ledger.Away(unique, Traveller{d.request, true})
+		d.Interrupted = true
+		c.ledger.Away(unique, d.Traveller)
 		return
 	}
 	c.fs.Interrupt(unique)

@@ -20,8 +20,7 @@ type Ledger interface {
 	// Slot is the buffer to read into.
 	Slot() Slot
 	// Away keeps a request that is on a detour, under its number, until Back
-	// is called; it is called again when an INTERRUPT has come for it, which
-	// the kernel sends once.
+	// is called; it is called again when something else of it has changed.
 	Away(unique uint64, r Traveller)
 	Back(unique uint64)
 	// SaveInit keeps the first request of the connection, which a successor
@@ -36,8 +35,11 @@ type Ledger interface {
 
 // Traveller is a request that is on a detour.
 type Traveller struct {
-	Request     []byte
+	Request []byte
+	// Interrupted: an INTERRUPT has come for it, which the kernel sends once.
 	Interrupted bool
+	// Place is the filesystem's, see [Conn.Detour].
+	Place uint64
 }
 
 // Volatile returns a Ledger for connections that end with their process.
