@@ -29,6 +29,8 @@ type Mount struct {
 	t        testing.TB
 	parent   string // Dir's directory, removed at the end
 	uid, gid uint32 // who runs the daemon
+	daemon   string // what is run: a program of the harness
+	env      []string
 	// namespaces are CLONE_NEW... flags: what the daemon does not share with
 	// the tests.
 	namespaces uintptr
@@ -63,21 +65,28 @@ func startMount(t testing.TB, uid, gid uint32, flags []string) *Mount {
 	if uid != 0 {
 		openDevice(t)
 	}
-	m := &Mount{t: t, uid: uid, gid: gid}
+	m := &Mount{t: t, uid: uid, gid: gid, daemon: "lockfs"}
+	m.mount(flags)
+	return m
+}
+
+// mount starts the daemon on a fresh directory and waits until it is ready.
+func (m *Mount) mount(flags []string) {
+	t := m.t
+	t.Helper()
 	m.parent = mountParent(t)
 	m.Dir = filepath.Join(m.parent, "m")
 	if err := os.Mkdir(m.Dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chown(m.Dir, int(uid), int(gid)); err != nil {
+	if err := os.Chown(m.Dir, int(m.uid), int(m.gid)); err != nil {
 		t.Fatal(err)
 	}
-	argv := append([]string{program(t, "lockfs"), "--backing", "none", "--log-level", "debug"}, flags...)
+	argv := append([]string{program(t, m.daemon), "--backing", "none", "--log-level", "debug"}, flags...)
 	m.start(append(argv, m.Dir))
 	t.Cleanup(m.Stop)
 	m.awaitReady()
 	m.watch = watchMount(m)
-	return m
 }
 
 // mountParent makes a directory for a mount point that every user may enter.
@@ -113,7 +122,7 @@ func openDevice(t testing.TB) {
 // start starts the daemon.
 func (m *Mount) start(argv []string) {
 	m.t.Helper()
-	m.cmd = command([]clientOption{asUser(m.uid, m.gid)}, argv...)
+	m.cmd = command([]clientOption{asUser(m.uid, m.gid), withEnv(m.env...)}, argv...)
 	m.cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM // so that it unmounts
 	m.cmd.SysProcAttr.Cloneflags = m.namespaces
 	m.stderr = newLogBuffer(readyMarker)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -22,12 +23,16 @@ import (
 // order. Whoever plans the deaths maps the file, and sees by the number of the
 // next one which of them came about.
 //
+// Instead of a death there can be a pause, so that something else can happen
+// while a request is at a step.
+//
 //	0   uint64  number of the next death
 //	8   uint64  number of deaths
 //	16  deaths, of 64 bytes each:
 //	    0   char[48]  name of the step, padded with NUL
 //	    48  uint32    opcode
 //	    52  uint32    steps to let pass
+//	    56  uint32    milliseconds to pause; 0: die
 const crashEnv = "LOCKFS_CRASHPOINTS"
 
 const (
@@ -36,6 +41,7 @@ const (
 	deathSize   = 64
 	deathOpcode = 48
 	deathPass   = 52
+	deathPause  = 56
 )
 
 // crashPoints is the plan.
@@ -104,7 +110,12 @@ func (p *crashPoints) at(step string) {
 		pass.Add(^uint32(0))
 		return
 	}
+	pause := *(*uint32)(unsafe.Pointer(&d[deathPause]))
 	next.Add(1)
+	if pause > 0 {
+		time.Sleep(time.Duration(pause) * time.Millisecond)
+		return
+	}
 	_ = unix.Kill(unix.Getpid(), unix.SIGKILL)
 	select {}
 }

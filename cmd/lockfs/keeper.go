@@ -35,7 +35,7 @@ type keeper struct {
 	worker *worker
 	// refused: the program on disk could not take over; workers are started
 	// from the program that this process runs.
-	refused  bool
+	refused bool
 	// restarts counts workers that ended by themselves, or before they served,
 	// one soon after the other.
 	restarts int
