@@ -83,16 +83,22 @@ func (p *crashPoints) attach(c *device.Conn) {
 		return
 	}
 	c.OnStep(func(step string, opcode uint32) {
-		p.opcode.Store(opcode)
-		p.at(step)
+		if step != "away" { // outside of the order of requests
+			p.opcode.Store(opcode)
+		}
+		p.about(step, opcode)
 	})
 }
 
-// at dies here if that is the plan.
+// at dies here if that is the plan; the step is about the latest request.
 func (p *crashPoints) at(step string) {
-	if p == nil {
-		return
+	if p != nil {
+		p.about(step, p.opcode.Load())
 	}
+}
+
+// about is at for a step that is about a request with this opcode.
+func (p *crashPoints) about(step string, opcode uint32) {
 	next, deaths := p.word(0), p.word(8)
 	n := next.Load()
 	if n >= deaths.Load() {
@@ -102,7 +108,7 @@ func (p *crashPoints) at(step string) {
 	if string(bytes.TrimRight(d[:deathOpcode], "\x00")) != step {
 		return
 	}
-	if want := *(*uint32)(unsafe.Pointer(&d[deathOpcode])); want != 0 && want != p.opcode.Load() {
+	if want := *(*uint32)(unsafe.Pointer(&d[deathOpcode])); want != 0 && want != opcode {
 		return
 	}
 	pass := (*atomic.Uint32)(unsafe.Pointer(&d[deathPass]))

@@ -2,8 +2,8 @@
  *
  *	interrupted PATH
  *
- * Opens PATH and waits in flock; SIGUSR1 ends that. Prints "ok" or the error's
- * name. */
+ * Opens PATH and waits in flock; SIGUSR1 ends that. Prints the error's name; if
+ * it gets the lock, keeps it until it is killed. */
 
 #include "take.h"
 #include <signal.h>
@@ -26,6 +26,9 @@ int main(int argc, char **argv)
 	fd = open(argv[1], O_CREAT | O_RDWR | O_CLOEXEC, 0666);
 	if (fd < 0)
 		fail(argv[1]);
-	printf("%s\n", flock(fd, LOCK_EX) < 0 ? strerrorname_np(errno) : "ok");
+	if (flock(fd, LOCK_EX) == 0)
+		for (;;)
+			pause();
+	printf("%s\n", strerrorname_np(errno));
 	return 0;
 }
