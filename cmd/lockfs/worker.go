@@ -135,6 +135,9 @@ func takeOver(memory *state.Memory, crash *crashPoints, log *slog.Logger) (*devi
 		conn.Resume(found.init, undelivered, away, pending, refuse)
 		crash.at("taken over")
 		memory.Progress()
+	} else if pending {
+		// The connection's first request itself was left undone.
+		conn.Dispatch(l.Slot())
 	}
 	return conn, filesystem, nil
 }
