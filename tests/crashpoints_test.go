@@ -2,9 +2,15 @@ package tests
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // 1.8: "Killing its worker with SIGKILL at any instruction loses no hold, no
@@ -64,4 +70,242 @@ func everyStep(t *testing.T, m *Mount, p *crashPlan, k *kind, number int) (cases
 		s.run(k, []death{d}, false)
 	}
 	return cases, deaths
+}
+
+// The connection's first request comes when the mount is there already: it
+// becomes ready all the same, and everybody can use it.
+func TestEveryStepOfMounting(t *testing.T) {
+	var plans [][]death
+	at := func(step string) death { return death{step: step} }
+	for _, p := range plain.points(opInit) {
+		plans = append(plans, []death{p.death}, []death{p.death, at("opened"), at("serving")})
+		switch p.phase {
+		case unread:
+			// There is nothing yet to resume, but the request.
+			plans = append(plans, []death{p.death, at("restored"), p.death})
+		case decided:
+			plans = append(plans, []death{p.death, at("restored"), at("resumed"), at("repeated"), at("taken over")})
+		}
+	}
+	// Before the first request: the memory is being filled. That request itself
+	// finds room in it: "grown" cannot be reached with it.
+	for _, step := range []string{"opened", "grown", "begun", "entry", "restored", "decided", "written", "committed",
+		"entry applied", "applied", "recorded", "serving", "slot prepared"} {
+		plans = append(plans, []death{at(step)}, []death{at(step), at("opened"), at("restored"), at("serving")})
+	}
+	for _, plan := range plans {
+		t.Run(fmt.Sprint(plan), func(t *testing.T) {
+			p := newCrashPlan(t)
+			p.arm(plan...)
+			m := crashMountWith(t, p)
+			s := newScene(t, m, p)
+			s.what = fmt.Sprint(plan)
+			s.name, s.path = "lock", m.Path("lock")
+			s.ordinary(s.path)
+			if !p.await(len(plan)) {
+				s.errorf("%d of the deaths have come about", p.met())
+			}
+			p.disarm()
+			s.wait = nil
+			s.ordinary(s.path)
+			s.leave()
+		})
+	}
+}
+
+// A request that every worker dies of is given up, so that work goes on.
+func TestARequestThatEveryWorkerDiesOf(t *testing.T) {
+	m, p := crashMount(t)
+	s := newScene(t, m, p)
+	for _, tc := range []struct {
+		name   string
+		opcode uint32
+		step   string
+		detour bool
+		call   func() error
+	}{
+		{"CREATE", opCreate, "decided", false, func() error { _, err := s.a.TryOpen(s.path, takeFlags); return err }},
+		{"CREATE that comes back from a look-up", opCreate, "back", true,
+			func() error { _, err := s.a.TryOpen(s.path, takeFlags); return err }},
+		{"SETLKW", opSetlkw, "written", false, func() error {
+			fd := s.open(s.a, openFlags)
+			return s.a.Flock(fd, unix.LOCK_EX)
+		}},
+		{"STATFS", opStatfs, "read", false, func() error { _, err := s.a.Statfs(s.m.Dir); return err }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s.what, s.name, s.path = tc.name, "lock", m.Path("lock")
+			refusals := strings.Count(m.Stderr(), "request refused")
+			s.sync()
+			s.a.onMain = !tc.detour
+			deaths := make([]death, 4)
+			for i := range deaths {
+				deaths[i] = death{step: tc.step, opcode: tc.opcode}
+			}
+			p.arm(deaths...)
+			s.want("the call", tc.call(), unix.EIO)
+			if got := p.met(); got != len(deaths) {
+				t.Errorf("%d workers died of it, want %d", got, len(deaths))
+			}
+			p.disarm()
+			s.a.onMain = true
+			eventually(t, answerLimit, func() bool {
+				return strings.Count(m.Stderr(), "request refused") == refusals+1
+			}, "the log says that a request was refused")
+			s.free()
+			s.ordinary(s.path)
+			s.leave()
+		})
+	}
+}
+
+// A mount that is told to end does so, wherever the worker dies that is to
+// answer those who wait.
+func TestEveryStepOfStopping(t *testing.T) {
+	// With nobody who waits, stopping changes nothing and answers nobody.
+	steps := map[bool][]string{
+		false: {"decided", "recorded"},
+		true:  {"begun", "entry", "decided", "written", "committed", "entry applied", "applied", "recorded", "answered"},
+	}
+	for busy, steps := range steps {
+		for _, step := range steps {
+			t.Run(fmt.Sprintf("%s busy=%v", step, busy), func(t *testing.T) {
+				m, p := crashMount(t)
+				s := newScene(t, m, p)
+				s.what, s.path = "stop", m.Path("lock")
+				if busy {
+					taken(s)
+					s.wait = s.queue(s.b, unix.LOCK_EX, 1)
+				}
+				s.sync()
+				p.arm(death{step: step})
+				m.Signal(syscall.SIGTERM)
+				if code := m.AwaitExit(t); code != 0 {
+					t.Errorf("the daemon ended with %d, want 0", code)
+				}
+				if p.met() != 1 {
+					t.Errorf("no worker died at %q", step)
+				}
+				if mountAt(m.Dir) != nil {
+					t.Errorf("still mounted")
+				}
+				if s.wait != nil {
+					if err := s.wait.Wait(t); err == nil {
+						t.Errorf("the waiter has a lock on a mount that has ended")
+					}
+				}
+			})
+		}
+	}
+}
+
+// A worker that is killed about when the mount is told to end.
+func TestAWorkerKilledWhileStopping(t *testing.T) {
+	for i := range 24 {
+		m := mount(t)
+		holder := newClient(t)
+		holder.Open(m.Path("lock"), takeFlags)
+		var waiter *Pending
+		if i%2 == 0 {
+			waiter = holder.StartFlock(holder.Open(m.Path("lock"), openFlags), unix.LOCK_EX)
+			waiter.MustBlock(t)
+		}
+		worker := m.Worker()
+		if worker == 0 {
+			t.Fatal("there is no worker")
+		}
+		early := rand.IntN(2) == 0
+		if early {
+			syscall.Kill(worker, syscall.SIGKILL)
+		}
+		time.Sleep(rand.N(20 * time.Millisecond))
+		m.Signal(syscall.SIGTERM)
+		if !early {
+			time.Sleep(rand.N(4 * time.Millisecond))
+			if now := m.Worker(); now == worker {
+				syscall.Kill(worker, syscall.SIGKILL)
+			}
+		}
+		if code := m.AwaitExit(t); code != 0 {
+			t.Fatalf("the daemon ended with %d, want 0", code)
+		}
+		if mountAt(m.Dir) != nil {
+			t.Fatal("still mounted")
+		}
+		if waiter != nil {
+			if err := waiter.Wait(t); err == nil {
+				t.Fatal("the waiter has a lock on a mount that has ended")
+			}
+		}
+		m.Stop()
+		holder.Kill()
+	}
+}
+
+// Memory for more records is taken in the middle of a request's transaction.
+func TestTheStateGrowsUnderARequest(t *testing.T) {
+	const most = 10_000 // calls until it must have grown
+	for _, tc := range []struct {
+		name   string
+		opcode uint32
+		call   func(s *scene, i int) error
+	}{
+		{"CREATE", opCreate, func(s *scene, i int) error {
+			_, err := s.a.TryOpen(fmt.Sprint(s.path, i), takeFlags)
+			return err
+		}},
+		{"OPEN", opOpen, func(s *scene, i int) error {
+			if i == 0 {
+				s.fd = s.open(s.b, takeFlags)
+			}
+			_, err := s.a.TryOpen(s.path, unix.O_RDWR)
+			return err
+		}},
+		{"SETLK", opSetlk, func(s *scene, i int) error {
+			if i == 0 {
+				s.fd = s.open(s.a, openFlags)
+			}
+			return s.a.Fcntl(s.fd, unix.F_SETLK, wr(int64(2*i), 1))
+		}},
+		{"WRITE", opWrite, func(s *scene, i int) error {
+			if i == 0 {
+				s.fd = s.open(s.a, takeFlags)
+			}
+			_, err := s.a.Pwrite(s.fd, strings.Repeat("x", 1+i), 0)
+			return err
+		}},
+		{"SETATTR", opSetattr, func(s *scene, i int) error {
+			if i == 0 {
+				s.fd = s.open(s.a, takeFlags)
+			}
+			return s.a.Ftruncate(s.fd, int64(i))
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m, p := crashMount(t)
+			s := newScene(t, m, p)
+			s.what, s.path = tc.name, m.Path("lock")
+			var i int
+			p.arm(death{step: "grown", opcode: tc.opcode}, death{step: "read", opcode: tc.opcode},
+				death{step: "grown", opcode: tc.opcode})
+			for ; i < most && p.met() < 3; i++ {
+				if err := tc.call(s, i); err != nil {
+					t.Fatalf("call %d: %v", i, err)
+				}
+			}
+			if p.met() < 3 {
+				t.Fatalf("%d of the deaths have come about in %d calls", p.met(), i)
+			}
+			p.disarm()
+			n, err := s.look.Statfs(m.Dir)
+			want := map[string]int{"CREATE": i, "SETLK": i}[tc.name]
+			if err != nil || n != max(want, 1) {
+				t.Errorf("%d holds after %d calls (%v)", n, i, err)
+			}
+			s.a.Kill()
+			s.a = nil
+			s.opened = slices.DeleteFunc(s.opened, func(f openFile) bool { return f.c != s.b })
+			s.leave()
+		})
+	}
 }
