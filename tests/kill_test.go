@@ -201,9 +201,9 @@ type memoryGroup struct {
 	killed string // the file that counts what was killed for memory
 }
 
-// newMemoryGroup makes a group, of version 2 or 1, whichever has the memory
-// controller.
-func newMemoryGroup(t testing.TB) (*memoryGroup, error) {
+// newMemoryGroup makes a group for a mount's daemon, of version 2 or 1,
+// whichever has the memory controller.
+func newMemoryGroup(t testing.TB, m *Mount) (*memoryGroup, error) {
 	t.Helper()
 	name := "lockfs-tests-" + strconv.Itoa(os.Getpid())
 	const root = "/sys/fs/cgroup"
@@ -221,6 +221,7 @@ func newMemoryGroup(t testing.TB) (*memoryGroup, error) {
 		return nil, err
 	}
 	t.Cleanup(func() {
+		m.Stop()
 		eventually(t, leaveLimit, func() bool {
 			err := os.Remove(g.dir)
 			return err == nil || os.IsNotExist(err)
@@ -269,7 +270,7 @@ func (g *memoryGroup) limit(t testing.TB, more int) {
 func TestAWorkerIsKilledForMemory(t *testing.T) {
 	const times = 5
 	m := stressMount(t)
-	g, err := newMemoryGroup(t)
+	g, err := newMemoryGroup(t, m)
 	if err != nil {
 		// The kernel's way to kill for memory is SIGKILL.
 		t.Logf("no control group for memory here (%v): killing by hand", err)
@@ -336,7 +337,6 @@ func TestAWorkerIsKilledForMemory(t *testing.T) {
 	wantErr(t, "the waiter", waiter.wait.Wait(t), nil)
 	waiter.Kill()
 	wantNothingHeld(t, m)
-	m.Stop()
 }
 
 // useLock takes a lock of others and one of its own, and returns what went

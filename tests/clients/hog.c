@@ -5,13 +5,13 @@
  *
  * Joins the group by its file PROCS, and takes memory until the number after
  * "oom_kill " in the file KILLED rises; gives it back at once; and so on, so
- * many times. The kernel is told to kill others than this one. */
+ * many times. It takes memory that is the group's and no process's, so that it
+ * is not the one to be killed. */
 
 #include "take.h"
 #include <sys/mman.h>
 
-enum { STEP = 64 << 10 };
-static const long limit = 1L << 30;
+enum { STEP = 64 << 10, LIMIT = 1 << 30 };
 
 static void put(const char *name, const char *text)
 {
@@ -42,30 +42,34 @@ static long killed(const char *name)
 
 int main(int argc, char **argv)
 {
-	char *memory;
+	static char step[STEP];
+	int memory;
 
 	if (argc != 4) {
 		fprintf(stderr, "usage: hog PROCS KILLED TIMES\n");
 		return 2;
 	}
-	put("/proc/self/oom_score_adj", "-1000");
 	put(argv[1], "0");
-	memory = mmap(NULL, limit, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (memory == MAP_FAILED)
-		fail("mmap");
+	memory = memfd_create("hog", MFD_CLOEXEC);
+	if (memory < 0)
+		fail("memfd_create");
 	for (int i = 0; i < atoi(argv[3]); i++) {
-		long before = killed(argv[2]), at = 0;
+		long before = killed(argv[2]), taken = 0;
 
-		for (; killed(argv[2]) == before; at += STEP) {
-			if (at == limit) {
+		while (killed(argv[2]) == before) {
+			ssize_t n = write(memory, step, STEP);
+
+			if (n < 0 && errno != ENOMEM)
+				fail("write");
+			taken += n > 0 ? n : 0;
+			if (taken > LIMIT) {
 				fprintf(stderr, "nobody was killed for 1 GiB\n");
 				return 1;
 			}
-			memset(memory + at, 1, STEP);
 		}
-		if (madvise(memory, limit, MADV_DONTNEED) < 0)
-			fail("madvise");
-		printf("killed with %ld KiB\n", at >> 10);
+		if (ftruncate(memory, 0) < 0 || lseek(memory, 0, SEEK_SET) < 0)
+			fail("give back");
+		printf("killed with %ld KiB\n", taken >> 10);
 		fflush(stdout);
 		usleep(300000);
 	}
