@@ -59,7 +59,7 @@ func ranged(s *scene) {
 	s.holds(s.a.Pid(), 0, "fcntl", true)
 }
 
-// queued: b and c wait for what a holds.
+// waited: b and c wait for what a holds.
 func waited(hold func(*scene)) func(*scene) {
 	return func(s *scene) {
 		hold(s)
@@ -84,7 +84,7 @@ func bodied(s *scene) {
 	s.want("write", s.a.Write(s.fd, "what was written"), nil)
 }
 
-// opensOther: b opens what a holds; fd2.
+// openedByOther: b has what a holds open; fd2.
 func openedByOther(hold func(*scene)) func(*scene) {
 	return func(s *scene) {
 		hold(s)
@@ -119,7 +119,7 @@ func newHold(s *scene) {
 	s.body("mine")
 }
 
-// opensFile opens the lock plainly and reads from it.
+// opens has b open the lock; fd2.
 func opens(flags int) func(*scene) {
 	return func(s *scene) {
 		fd, err := s.b.TryOpen(s.path, flags)
@@ -129,13 +129,13 @@ func opens(flags int) func(*scene) {
 	}
 }
 
-// tryLocks has the file that b opened refused the lock that a holds.
+// refused: the file that b opened does not get the lock that a holds.
 func refused(s *scene) {
 	s.want("flock of what is held", s.b.Flock(s.fd2, unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK)
 	stillTaken(s)
 }
 
-// path-only: a has an O_PATH descriptor of a lock that nobody holds any more;
+// pathOnly: a has an O_PATH descriptor of a lock that nobody holds any more;
 // to close it is to forget the node, and nothing else.
 func pathOnly(s *scene) {
 	taken(s)
@@ -144,7 +144,7 @@ func pathOnly(s *scene) {
 	s.free()
 }
 
-// dir opens the root; fd2.
+// openDir has b open the root; fd2.
 func openDir(s *scene) {
 	fd, err := s.b.TryOpen(s.m.Dir, unix.O_RDONLY|unix.O_DIRECTORY)
 	s.want("open the directory", err, nil)
@@ -160,7 +160,7 @@ func lists(s *scene) {
 	}
 }
 
-// interrupted: a program waits for what a holds, and b after it.
+// programWaits: a program waits for what a holds, and b after it.
 func programWaits(hold func(*scene)) func(*scene) {
 	return func(s *scene) {
 		hold(s)
@@ -179,7 +179,7 @@ func wantEINTR(s *scene) {
 	}
 }
 
-// others: who is left waits on, and is served.
+// servesTheOther: who is left waits on, and is served.
 func servesTheOther(via string) func(*scene) {
 	return func(s *scene) {
 		s.holds(s.a.Pid(), 1, via, false)
@@ -190,9 +190,9 @@ func servesTheOther(via string) func(*scene) {
 	}
 }
 
-// whileLookedUp makes b's call with its LOOKUP held up until a call of another
-// client is in the kernel's queue before what follows: the lock changes hands
-// between the two.
+// whileLookedUp makes a call whose LOOKUP is held up until a call of another
+// client, by which the lock changes hands, is in the kernel's queue: before what
+// follows the LOOKUP. number is the other's system call, first who makes it.
 func whileLookedUp(call func(*scene) *Pending, want error, number int, other func(*scene) *Pending, first func(*scene) *Client) func(*scene) {
 	return func(s *scene) {
 		s.stopKeeper()

@@ -32,7 +32,6 @@ type scene struct {
 	fd, fd2     int
 	wait, wait2 *Pending
 	prog        *background
-	stat        Stat
 
 	opened []openFile
 }
