@@ -44,7 +44,6 @@ const (
 	offBegun     = 16 // uint64: the last transaction begun
 	offCommitted = 24 // uint64: the last transaction committed
 	offSequence  = 32 // uint64: the last number given to a request
-	offAttempts  = 40 // uint64: how often it was taken over in vain
 )
 
 // A record begins with

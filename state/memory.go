@@ -164,14 +164,6 @@ func (m *Memory) recover() error {
 	return m.checkRecords()
 }
 
-// Attempt counts that somebody begins to carry out what is left to do, and
-// returns how often that was begun since the last Progress: a request that its
-// user dies of is met again by each successor.
-func (m *Memory) Attempt() uint64 { return m.at(offAttempts).Add(1) }
-
-// Progress says that all that was left to do is done.
-func (m *Memory) Progress() { m.at(offAttempts).Store(0) }
-
 // Close unmaps the memory. The file stays.
 func (m *Memory) Close() error {
 	<-m.indexed

@@ -195,19 +195,6 @@ func mapped(t *testing.T, fd int) []byte {
 	return mem
 }
 
-func TestAttemptsAreCountedUntilThereIsProgress(t *testing.T) {
-	fd := create(t)
-	for want := uint64(1); want <= 3; want++ {
-		if got := open(t, fd).Attempt(); got != want {
-			t.Errorf("attempt %d, want %d", got, want)
-		}
-	}
-	open(t, fd).Progress()
-	if got := open(t, fd).Attempt(); got != 1 {
-		t.Errorf("attempt %d after progress", got)
-	}
-}
-
 func TestPendingRequestsKeepTheirOrder(t *testing.T) {
 	fd := create(t)
 	m := open(t, fd)

@@ -28,7 +28,10 @@ type Client struct {
 	t     testing.TB
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
-	ended sync.Once
+	// onMain has calls made by the process's first thread, whose number is the
+	// process's. To be set while no call is under way; one at a time then.
+	onMain bool
+	ended  sync.Once
 
 	mu      sync.Mutex // guards what follows, and writing to stdin
 	lastID  uint64
@@ -142,7 +145,7 @@ func (c *Client) start(r request) *Pending {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lastID++
-	r.ID = c.lastID
+	r.ID, r.OnMain = c.lastID, c.onMain
 	c.calls[r.ID] = p
 	if c.gone || c.enc.Encode(&r) != nil {
 		delete(c.calls, r.ID)

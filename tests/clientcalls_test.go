@@ -209,6 +209,32 @@ func (c *Client) TryReaddir(path string) ([]string, error) {
 	return names, err
 }
 
+// Getdents makes one call of getdents(2) and returns the names, sorted.
+func (c *Client) Getdents(fd int) ([]string, error) {
+	c.t.Helper()
+	a, err := c.call(request{Op: "getdents", FD: fd})
+	var names []string
+	for _, n := range a.Names {
+		names = append(names, string(n))
+	}
+	slices.Sort(names)
+	return names, err
+}
+
+// Statfs returns how many holds there are, as statfs(2) tells.
+func (c *Client) Statfs(path string) (holds int, err error) {
+	c.t.Helper()
+	a, err := c.call(request{Op: "statfs", Path: []byte(path)})
+	return a.N, err
+}
+
+// Poll returns which of events are ready, by poll(2), at once.
+func (c *Client) Poll(fd, events int) (ready int, err error) {
+	c.t.Helper()
+	a, err := c.call(request{Op: "poll", FD: fd, Flags: events})
+	return a.N, err
+}
+
 // MmapShared maps the first page with MAP_SHARED, and unmaps it if that works.
 func (c *Client) MmapShared(fd int) error {
 	c.t.Helper()

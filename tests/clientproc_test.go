@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 
@@ -15,6 +16,13 @@ import (
 
 // This file is the client process's side. Each request runs on a goroutine of
 // its own, and so on a thread of its own while it waits in the kernel.
+
+// The main function runs on the process's first thread, and on no other.
+func init() {
+	if os.Getenv(clientEnv) != "" {
+		runtime.LockOSThread()
+	}
+}
 
 // clientMain is the main function of client processes: without arguments they
 // serve requests; "take PATH" is a program like those that [process] starts,
@@ -48,21 +56,32 @@ func takeAndHold(path string) int {
 func serveClient(in io.Reader, out io.Writer) {
 	var mu sync.Mutex
 	answers := json.NewEncoder(out)
-	requests := json.NewDecoder(bufio.NewReader(in))
-	for {
-		var r request
-		if requests.Decode(&r) != nil {
-			return // the test is over
+	serve := func(r *request) {
+		a := answer{ID: r.ID}
+		if err := serveRequest(r, &a); err != nil {
+			a.Errno = int(errnoOf(err))
 		}
-		go func() {
-			a := answer{ID: r.ID}
-			if err := serveRequest(&r, &a); err != nil {
-				a.Errno = int(errnoOf(err))
+		mu.Lock()
+		defer mu.Unlock()
+		answers.Encode(&a)
+	}
+	first := make(chan *request)
+	go func() {
+		requests := json.NewDecoder(bufio.NewReader(in))
+		for {
+			var r request
+			if requests.Decode(&r) != nil {
+				os.Exit(0) // the test is over
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			answers.Encode(&a)
-		}()
+			if r.OnMain {
+				first <- &r
+			} else {
+				go serve(&r)
+			}
+		}
+	}()
+	for r := range first {
+		serve(r)
 	}
 }
 
@@ -122,6 +141,23 @@ func serveRequest(r *request, a *answer) (err error) {
 		a.Stat = statOf(&st)
 	case "readdir":
 		a.Names, err = readdir(path)
+	case "getdents":
+		buf := make([]byte, 64<<10)
+		var n int
+		if n, err = unix.Getdents(r.FD, buf); n > 0 {
+			_, _, found := unix.ParseDirent(buf[:n], -1, nil)
+			for _, name := range found {
+				a.Names = append(a.Names, []byte(name))
+			}
+		}
+	case "statfs":
+		var st unix.Statfs_t
+		err = unix.Statfs(path, &st)
+		a.N = int(st.Files)
+	case "poll":
+		fds := []unix.PollFd{{Fd: int32(r.FD), Events: int16(r.Flags)}}
+		_, err = unix.Poll(fds, 0)
+		a.N = int(fds[0].Revents)
 	case "mmap_shared":
 		var mem []byte
 		if mem, err = unix.Mmap(r.FD, 0, 4096, unix.PROT_READ, unix.MAP_SHARED); err == nil {

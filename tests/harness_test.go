@@ -85,11 +85,23 @@ var built = sync.OnceValue(func() error {
 	return copyTestBinary(filepath.Join(workDir, "client"))
 })
 
-// program returns the path of something that was built: "lockfs", "client"
-// or a C client's name without ".c".
+// crashBuilt makes the daemon that dies where a plan says, without the race
+// detector: it dies thousands of times.
+var crashBuilt = sync.OnceValue(func() error {
+	return runQuietly("go", "build", "-tags", "crashpoints", "-o", filepath.Join(workDir, crashDaemon), modulePath+"/cmd/lockfs")
+})
+
+const crashDaemon = "lockfs-crash"
+
+// program returns the path of something that was built: "lockfs", crashDaemon,
+// "client" or a C client's name without ".c".
 func program(t testing.TB, name string) string {
 	t.Helper()
-	if err := built(); err != nil {
+	build := built
+	if name == crashDaemon {
+		build = crashBuilt
+	}
+	if err := build(); err != nil {
 		t.Fatalf("building what the tests run: %v", err)
 	}
 	return filepath.Join(workDir, name)

@@ -16,16 +16,18 @@ import (
 const clientEnv = "LOCKFS_TEST_CLIENT"
 
 type request struct {
-	ID    uint64
-	Op    string
-	Path  []byte        `json:",omitempty"`
-	FD    int           `json:",omitempty"`
-	Flags int           `json:",omitempty"` // open flags, flock operation, fcntl command, access mode
-	Mode  uint32        `json:",omitempty"`
-	Lk    *unix.Flock_t `json:",omitempty"`
-	Off   int64         `json:",omitempty"`
-	N     int           `json:",omitempty"`
-	Data  []byte        `json:",omitempty"`
+	ID uint64
+	Op string
+	// OnMain: by the first thread.
+	OnMain bool          `json:",omitempty"`
+	Path   []byte        `json:",omitempty"`
+	FD     int           `json:",omitempty"`
+	Flags  int           `json:",omitempty"` // open flags, flock operation, fcntl command, access mode
+	Mode   uint32        `json:",omitempty"`
+	Lk     *unix.Flock_t `json:",omitempty"`
+	Off    int64         `json:",omitempty"`
+	N      int           `json:",omitempty"`
+	Data   []byte        `json:",omitempty"`
 }
 
 type answer struct {

@@ -23,6 +23,8 @@ type worker struct {
 	serving  bool
 	// late fires when it has been given long enough to serve.
 	late <-chan time.Time
+	// hung: it did nothing any more, and was killed.
+	hung bool
 	// asked is when it was asked for a sign of life, zero if it has answered.
 	asked time.Time
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -22,12 +23,17 @@ import (
 // order. Whoever plans the deaths maps the file, and sees by the number of the
 // next one which of them came about.
 //
+// Instead of a death there can be a pause, so that something else can happen
+// while a request is at a step.
+//
 //	0   uint64  number of the next death
 //	8   uint64  number of deaths
 //	16  deaths, of 64 bytes each:
 //	    0   char[48]  name of the step, padded with NUL
 //	    48  uint32    opcode
 //	    52  uint32    steps to let pass
+//	    56  uint32    milliseconds to pause; 0: die
+//	    60  uint32    signal to die by; 0: SIGKILL
 const crashEnv = "LOCKFS_CRASHPOINTS"
 
 const (
@@ -36,6 +42,8 @@ const (
 	deathSize   = 64
 	deathOpcode = 48
 	deathPass   = 52
+	deathPause  = 56
+	deathSignal = 60
 )
 
 // crashPoints is the plan.
@@ -77,16 +85,22 @@ func (p *crashPoints) attach(c *device.Conn) {
 		return
 	}
 	c.OnStep(func(step string, opcode uint32) {
-		p.opcode.Store(opcode)
-		p.at(step)
+		if step != "away" { // outside of the order of requests
+			p.opcode.Store(opcode)
+		}
+		p.about(step, opcode)
 	})
 }
 
-// at dies here if that is the plan.
+// at dies here if that is the plan; the step is about the latest request.
 func (p *crashPoints) at(step string) {
-	if p == nil {
-		return
+	if p != nil {
+		p.about(step, p.opcode.Load())
 	}
+}
+
+// about is at for a step that is about a request with this opcode.
+func (p *crashPoints) about(step string, opcode uint32) {
 	next, deaths := p.word(0), p.word(8)
 	n := next.Load()
 	if n >= deaths.Load() {
@@ -96,7 +110,7 @@ func (p *crashPoints) at(step string) {
 	if string(bytes.TrimRight(d[:deathOpcode], "\x00")) != step {
 		return
 	}
-	if want := *(*uint32)(unsafe.Pointer(&d[deathOpcode])); want != 0 && want != p.opcode.Load() {
+	if want := *(*uint32)(unsafe.Pointer(&d[deathOpcode])); want != 0 && want != opcode {
 		return
 	}
 	pass := (*atomic.Uint32)(unsafe.Pointer(&d[deathPass]))
@@ -104,8 +118,17 @@ func (p *crashPoints) at(step string) {
 		pass.Add(^uint32(0))
 		return
 	}
+	pause := *(*uint32)(unsafe.Pointer(&d[deathPause]))
 	next.Add(1)
-	_ = unix.Kill(unix.Getpid(), unix.SIGKILL)
+	if pause > 0 {
+		time.Sleep(time.Duration(pause) * time.Millisecond)
+		return
+	}
+	signal := unix.SIGKILL
+	if s := *(*uint32)(unsafe.Pointer(&d[deathSignal])); s != 0 {
+		signal = unix.Signal(s)
+	}
+	_ = unix.Kill(unix.Getpid(), signal)
 	select {}
 }
 

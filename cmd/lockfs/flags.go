@@ -24,6 +24,7 @@ type config struct {
 	oomScore string
 	mountID  uint64
 	kept     bool
+	failures int
 	first    reservation
 	// couldKeep is the question whether this program could be the keeper, with
 	// the format of the handover; see handover.go.
@@ -55,10 +56,11 @@ func parse(args []string) (config, error) {
 	flags.StringVar(&c.oomScore, "oom-score", "", "")
 	flags.Uint64Var(&c.mountID, "mount-id", 0, "")
 	flags.BoolVar(&c.kept, "kept", false, "")
+	flags.IntVar(&c.failures, "failures", 0, "")
 	flags.Uint64Var(&c.first.limit, "first-token", 0, "")
 	flags.Uint64Var(&c.first.onDisk, "reserved", 0, "")
 	flags.StringVar(&c.couldKeep, "could-keep", "", "")
-	for _, internal := range []string{"worker", "oom-score", "mount-id", "kept", "first-token", "reserved", "could-keep"} {
+	for _, internal := range []string{"worker", "oom-score", "mount-id", "kept", "failures", "first-token", "reserved", "could-keep"} {
 		_ = flags.MarkHidden(internal)
 	}
 	help := flags.BoolP("help", "h", false, "print this and exit")

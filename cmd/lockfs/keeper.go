@@ -47,6 +47,9 @@ type keeper struct {
 	// replacing: when the next worker serves, the keeper is replaced too.
 	replacing bool
 	examined  chan examination
+	// failures counts the workers that ended by themselves, one after the other
+	// since the last that served: they may all have died of one request.
+	failures int
 	// restarts counts workers that ended by themselves, or before they served,
 	// one soon after the other.
 	restarts int
@@ -116,8 +119,7 @@ const (
 	// replaced. To be killed costs it nothing.
 	aliveTime = 10 * time.Second
 	deadTime  = 30 * time.Second
-	// patience is how long another program than the keeper's own may take to
-	// serve.
+	// patience is how long a worker may take to serve.
 	patience = time.Minute
 	// stopTime is how long a worker has to answer everybody who waits.
 	stopTime = 5 * time.Second
@@ -171,10 +173,7 @@ func (k *keeper) run() int {
 				k.replaceKeeper(e.err)
 			}
 		case <-k.worker.late:
-			if !k.worker.serving && !k.refused && !k.ownOnDisk() {
-				k.refuse(fmt.Sprintf("it does not serve %v after its start", patience))
-				k.worker.kill()
-			}
+			k.checkServes()
 		case <-alive:
 			k.checkAlive()
 		case <-due:
@@ -296,7 +295,7 @@ func (k *keeper) startFrom(program string) error {
 	}
 	args := []string{
 		"--worker", "--oom-score=" + k.score, "--log-level=" + k.config.logLevel.String(),
-		fmt.Sprintf("--mount-id=%d", k.mount.ID), fmt.Sprintf("--kept=%t", kept), "--state-dir=" + stateDir,
+		fmt.Sprintf("--mount-id=%d", k.mount.ID), fmt.Sprintf("--kept=%t", kept), fmt.Sprintf("--failures=%d", k.failures), "--state-dir=" + stateDir,
 		fmt.Sprintf("--first-token=%d", k.first.limit), fmt.Sprintf("--reserved=%d", k.first.onDisk),
 		"--", k.mount.Dir,
 	}
@@ -336,6 +335,12 @@ func (k *keeper) next(how *os.ProcessState) error {
 	if !k.ready && !killed(how) {
 		return fmt.Errorf("it ended before it served: %v", how)
 	}
+	if w.serving {
+		k.failures = 0
+	}
+	if !killed(how) || w.hung {
+		k.failures++
+	}
 	if w.serving && (time.Since(w.started) > time.Second || killed(how)) {
 		k.restarts = 0
 	}
@@ -358,9 +363,25 @@ func (k *keeper) checkAlive() {
 		w.asked = time.Now()
 		w.say(messageAsk)
 	case time.Since(w.asked) > deadTime:
-		k.log.Error("the worker does nothing any more, and is replaced", "worker", w.process.Pid, "for", time.Since(w.asked))
-		w.kill()
+		k.endHung("the worker does nothing any more, and is replaced", time.Since(w.asked))
 	}
+}
+
+// checkServes ends a worker that has not begun to serve in time.
+func (k *keeper) checkServes() {
+	if k.worker.serving {
+		return
+	}
+	if !k.refused && !k.ownOnDisk() {
+		k.refuse(fmt.Sprintf("it does not serve %v after its start", patience))
+	}
+	k.endHung("the worker does not begin to serve, and is replaced", patience)
+}
+
+func (k *keeper) endHung(what string, after time.Duration) {
+	k.log.Error(what, "worker", k.worker.process.Pid, "for", after)
+	k.worker.hung = true
+	k.worker.kill()
 }
 
 // stop takes the mount down and returns the exit code.

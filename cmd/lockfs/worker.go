@@ -101,8 +101,8 @@ func runWorker(c config, log *slog.Logger) int {
 // collectAfter is how long a worker that serves puts garbage collection off.
 const collectAfter = 200 * time.Millisecond
 
-// attempts is how many workers may die of what was left to do, one after the
-// other, before it is given up.
+// attempts is how many workers may fail at what was left to do, one after the
+// other, before it is given up. Those that somebody killed did not fail.
 const attempts = 3
 
 // takeOver makes the filesystem that the memory tells of, and carries out what
@@ -180,10 +180,9 @@ func (w *workerProcess) takeOver() error {
 	for _, unique := range slices.Sorted(maps.Keys(found.away)) {
 		away = append(away, found.away[unique])
 	}
-	refuse := w.memory.Attempt() > attempts
+	refuse := w.config.failures >= attempts
 	w.conn.Resume(found.init, undelivered, away, pending, refuse)
 	w.crash.at("taken over")
-	w.memory.Progress()
 	// Sets the timer for waits that lapse. No step may come before Resume has
 	// repeated the answers of the last one: it would be taken for a sign that
 	// they were sent.

@@ -331,6 +331,7 @@ func (c *Conn) depart(h header, from *detour) {
 	go func() {
 		line <- struct{}{}
 		defer func() { <-line }()
+		c.crash("away", h.opcode)
 		d.found = d.look()
 		c.arrive(d)
 	}()
