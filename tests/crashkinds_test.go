@@ -210,7 +210,7 @@ func whileLookedUp(call func(*scene) *Pending, want error, number int, other fun
 
 var kinds = []kind{
 	{
-		name: "LOOKUP of a free name", opcode: opLookup, course: quiet, setup: nothing,
+		name: "LOOKUP of a free name", opcode: opLookup, course: plain, setup: nothing,
 		call: func(s *scene) {
 			_, err := s.a.Stat(s.path)
 			s.want("stat", err, unix.ENOENT)
