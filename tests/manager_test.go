@@ -156,9 +156,18 @@ func (s *serviceManager) again(m *Mount) {
 	var names []string
 	m.lent = nil
 	for name, f := range s.store {
-		names, m.lent = append(names, name), append(m.lent, f)
+		copied, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		names, m.lent = append(names, name), append(m.lent, os.NewFile(uintptr(copied), name))
 	}
 	s.mu.Unlock()
+	defer func() {
+		for _, f := range m.lent {
+			f.Close()
+		}
+	}()
 	argv := m.argv
 	m.env = append(s.environment(), "LISTEN_FDS="+strconv.Itoa(len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
 	m.start(append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$@"`, "sh"}, argv...))

@@ -1,11 +1,12 @@
 /* A program that takes memory from others of its control group, until the
  * kernel kills one of them to have more.
  *
- *	hog PROCS KILLED TIMES
+ *	hog PROCS KILLED TIMES PAUSE
  *
  * Joins the group by its file PROCS, and takes memory until the number after
- * "oom_kill " in the file KILLED rises; gives it back at once; and so on, so
- * many times. It takes memory that is the group's and no process's, so that it
+ * "oom_kill " in the file KILLED rises; gives it back at once; waits until there
+ * is another process in the place of the one that was killed, and PAUSE
+ * milliseconds for it to grow; and so on, so many times. It takes memory that is the group's and no process's, so that it
  * is not the one to be killed. */
 
 #include "take.h"
@@ -40,16 +41,32 @@ static long killed(const char *name)
 	return atol(found + strlen("oom_kill "));
 }
 
+/* processes counts the lines of a file. */
+static int processes(const char *name)
+{
+	char text[4096];
+	int n = 0, fd = open(name, O_RDONLY | O_CLOEXEC);
+	ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text);
+
+	if (size < 0)
+		fail(name);
+	close(fd);
+	for (ssize_t i = 0; i < size; i++)
+		n += text[i] == '\n';
+	return n;
+}
+
 int main(int argc, char **argv)
 {
 	static char step[STEP];
-	int memory;
+	int memory, all;
 
-	if (argc != 4) {
-		fprintf(stderr, "usage: hog PROCS KILLED TIMES\n");
+	if (argc != 5) {
+		fprintf(stderr, "usage: hog PROCS KILLED TIMES PAUSE\n");
 		return 2;
 	}
 	put(argv[1], "0");
+	all = processes(argv[1]);
 	memory = memfd_create("hog", MFD_CLOEXEC);
 	if (memory < 0)
 		fail("memfd_create");
@@ -71,7 +88,9 @@ int main(int argc, char **argv)
 			fail("give back");
 		printf("killed with %ld KiB\n", taken >> 10);
 		fflush(stdout);
-		usleep(300000);
+		while (processes(argv[1]) < all)
+			usleep(1000);
+		usleep(atoi(argv[4]) * 1000);
 	}
 	return 0;
 }
