@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -138,6 +139,10 @@ func (k *keeper) giveToManager() {
 	if k.manager == nil || !k.manager.keeps {
 		return
 	}
+	// The handover last: without the rest it is worth nothing.
+	for name, fd := range k.kept() {
+		k.manager.store(name, fd)
+	}
 	text, err := json.Marshal(handover{Format: handoverFormat, Dir: k.mount.Dir, MountID: k.mount.ID})
 	if err == nil {
 		var fd int
@@ -150,10 +155,6 @@ func (k *keeper) giveToManager() {
 	}
 	if err != nil {
 		k.log.Warn("nothing is kept for another keeper", "err", err)
-		return
-	}
-	for name, fd := range k.kept() {
-		k.manager.store(name, fd)
 	}
 }
 
@@ -207,15 +208,22 @@ func (k *keeper) become() error {
 	}
 	// The next program is without a handler at first, and a SIGHUP would end
 	// it. One that comes meanwhile is lost: see outdated. SIGTERM ends the
-	// mount, and should.
+	// mount, and should: from here on by ending this process.
 	signal.Ignore(syscall.SIGHUP)
-	err = syscall.Exec(k.program, os.Args, append(os.Environ(), envHandover+"="+string(text)))
-	signal.Notify(k.signals, syscall.SIGHUP)
+	signal.Reset(stopSignals...)
+	if err = errStopped; len(k.stops) == 0 {
+		err = syscall.Exec(k.program, os.Args, append(os.Environ(), envHandover+"="+string(text)))
+	}
+	signal.Notify(k.hangups, syscall.SIGHUP)
+	signal.Notify(k.stops, stopSignals...)
 	for _, fd := range fds {
 		_ = setCloseOnExec(fd, true)
 	}
 	return fmt.Errorf("execute %s: %w", k.program, err)
 }
+
+// errStopped: a signal to stop came before the next program took over.
+var errStopped = errors.New("stopped meanwhile")
 
 // outdated reports whether the worker runs another program than the one on
 // disk: a SIGHUP that should have replaced it came while this process took the

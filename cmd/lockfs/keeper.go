@@ -8,8 +8,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/lockfs/lockfs/fs/device"
 	"github.com/lockfs/lockfs/state"
 )
@@ -25,7 +23,9 @@ type keeper struct {
 	log     *slog.Logger
 	flush   func()   // waits until what was logged is written
 	manager *manager // of services; may be nil
-	signals chan os.Signal
+	// hangups and stops are signals. Each has its channel, so that none is
+	// dropped for another that waits there.
+	hangups, stops chan os.Signal
 
 	mount  *device.MountPoint
 	memory int        // descriptor
@@ -41,6 +41,8 @@ type keeper struct {
 
 	worker *worker
 	ready  bool
+	// stopping: a signal has said so.
+	stopping bool
 	// refused: the program on disk could not take over; workers are started
 	// from the program that this process runs.
 	refused bool
@@ -57,9 +59,9 @@ type keeper struct {
 
 // newKeeper returns the keeper of the mount that the command line asks for, or
 // of the one that this process was left with. Errors are for people.
-func newKeeper(c config, signals chan os.Signal, log *slog.Logger, flush func()) (*keeper, error) {
+func newKeeper(c config, hangups, stops chan os.Signal, log *slog.Logger, flush func()) (*keeper, error) {
 	k := &keeper{
-		config: c, log: log, flush: flush, signals: signals, manager: connectManager(log),
+		config: c, log: log, flush: flush, hangups: hangups, stops: stops, manager: connectManager(log),
 		examined: make(chan examination, 1),
 	}
 	program, err := os.Executable()
@@ -143,11 +145,9 @@ func (k *keeper) run() int {
 	alive, due := time.Tick(aliveTime), k.manager.ticks()
 	for {
 		select {
-		case s := <-k.signals:
-			if s == unix.SIGHUP {
-				k.replace()
-				continue
-			}
+		case <-k.hangups:
+			k.replace()
+		case s := <-k.stops:
 			k.log.Info("unmounting", "signal", s.String())
 			return k.stop()
 		case m, ok := <-k.worker.messages:
@@ -261,14 +261,33 @@ func (k *keeper) unmounted() int {
 // start starts a worker: from the program on disk or, if that could not take
 // over or cannot even be started, from the one that this process runs.
 func (k *keeper) start() error {
-	if !k.refused {
-		err := k.startFrom(k.program)
-		if err == nil {
-			return nil
-		}
-		k.refuse(err)
+	if k.refused {
+		return k.startFrom(ownProgram)
 	}
-	return k.startFrom(ownProgram)
+	err := k.startFrom(k.program)
+	if err == nil || k.startFrom(ownProgram) != nil {
+		return err // no process can be made: not the program's fault
+	}
+	k.refuse(err)
+	return nil
+}
+
+// startAgain starts a worker after another, and does not give up: no process
+// can be made while the system is short of something, and what is held is safe
+// meanwhile. Only a signal to stop ends it.
+func (k *keeper) startAgain() error {
+	err := k.start()
+	for wait := 10 * time.Millisecond; err != nil && k.ready && !k.stopping; wait = min(2*wait, time.Second) {
+		k.log.Error("cannot start a worker; trying again", "err", err, "in", wait)
+		select {
+		case s := <-k.stops:
+			return fmt.Errorf("%w, and a signal says stop: %v", err, s)
+		case <-time.After(wait):
+			k.manager.say("WATCHDOG=1")
+		}
+		err = k.start()
+	}
+	return err
 }
 
 // ownProgram is the program that this process runs, also when the file has
@@ -330,7 +349,7 @@ func (k *keeper) next(how *os.ProcessState) error {
 	k.log.Warn("the worker died", "worker", w.process.Pid, "how", how)
 	if k.unfit(how) {
 		k.refuse(how)
-		return k.start()
+		return k.startAgain()
 	}
 	if !k.ready && !killed(how) {
 		return fmt.Errorf("it ended before it served: %v", how)
@@ -350,7 +369,7 @@ func (k *keeper) next(how *os.ProcessState) error {
 		// on and on: clients wait, and their locks are safe.
 		time.Sleep(min(time.Duration(k.restarts-20)*10*time.Millisecond, time.Second))
 	}
-	return k.start()
+	return k.startAgain()
 }
 
 // checkAlive asks the worker for a sign of life, and ends one that gave none.
@@ -387,6 +406,7 @@ func (k *keeper) endHung(what string, after time.Duration) {
 // stop takes the mount down and returns the exit code.
 func (k *keeper) stop() int {
 	k.manager.say("STOPPING=1")
+	k.stopping = true
 	limit := time.After(stopTime)
 	holds := k.stopWorker(limit)
 	busy, err := k.mount.Unmount()
@@ -404,7 +424,7 @@ func (k *keeper) stop() int {
 		case <-k.worker.ended:
 			k.log.Info("unmounted", "mountpoint", k.mount.Dir)
 			return exitOK
-		case <-limit:
+		case <-time.After(time.Second):
 			k.log.Warn("the worker did not end by itself")
 		}
 	}
@@ -445,5 +465,5 @@ func (k *keeper) stopWorker(limit <-chan time.Time) (holds string) {
 	}
 }
 
-// signalsOfKeeper are those that mean something to it.
-var signalsOfKeeper = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}
+// stopSignals end the mount; SIGHUP replaces the program.
+var stopSignals = []os.Signal{syscall.SIGINT, syscall.SIGTERM}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"syscall"
 )
 
 // version is the program's; releases set it with -ldflags -X.
@@ -39,9 +40,10 @@ func run(args []string) int {
 		return couldKeep(c.couldKeep)
 	}
 	// Before mounting, so that no signal finds a mount that nobody takes down.
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, signalsOfKeeper...)
-	k, err := newKeeper(c, signals, log, flush)
+	hangups, stops := make(chan os.Signal, 1), make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	signal.Notify(stops, stopSignals...)
+	k, err := newKeeper(c, hangups, stops, log, flush)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "lockfs:", err)
 		return exitCode(err)

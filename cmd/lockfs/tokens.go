@@ -20,8 +20,10 @@ const (
 	// reserved when half of one is left, which is some seconds before it is
 	// needed, however busy the mount. That many are left out by a restart.
 	diskBlock = 1 << 18
-	// memoryBlock may be left out when a worker dies.
-	memoryBlock = 1 << 12
+	// memoryBlock may be left out when a worker dies. None is: who waits was let
+	// in because a token was left for him, and workers may die many times while
+	// the disk is full.
+	memoryBlock = 1
 	// retryTime is how long after a failure the disk is tried again.
 	retryTime = time.Second
 )

@@ -75,8 +75,7 @@ func runWorker(c config, log *slog.Logger) int {
 	time.AfterFunc(collectAfter, func() { debug.SetGCPercent(collect) })
 	w.crash.at("serving")
 	if _, err := w.control.Write([]byte(messageServing)); err != nil {
-		log.Error("the keeper is gone", "err", err)
-		return exitInternal
+		w.orphan()
 	}
 	var orphaned atomic.Bool
 	go func() {
@@ -144,7 +143,14 @@ func (w *workerProcess) takeOver() error {
 		State:     state.Version,
 	}
 	if found.fresh {
-		tokens.begin(w.config.first)
+		first := w.config.first
+		if first.onDisk == 0 {
+			// The keeper is not the one that made the mount.
+			if first, err = firstTokens(w.dir); err != nil {
+				return err
+			}
+		}
+		tokens.begin(first)
 		if options.Kept, err = w.kept(); err != nil {
 			return err
 		}

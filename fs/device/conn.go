@@ -59,7 +59,8 @@ type Conn struct {
 	// mu makes steps of what happens; it guards everything below and the
 	// filesystem's whole state. A step's answers are written before it is
 	// given up: a ledger remembers those of one step only. Writing an answer
-	// does not wait for anybody.
+	// does not wait for anybody. A step that panics does not unlock it: nobody
+	// may commit what it left half done.
 	mu      sync.Mutex
 	answers [][]byte
 	out     []byte // for answers with a body
@@ -222,9 +223,9 @@ func (c *Conn) Do(f func()) { c.step(f, nil) }
 // step makes f a step, about the request in slot, if there is one.
 func (c *Conn) step(f func(), slot Slot) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	f()
 	c.endStep(slot, slot != nil, 0)
+	c.mu.Unlock()
 }
 
 // Answer answers a parked request when the step ends. Only within a step.
@@ -251,6 +252,9 @@ func (c *Conn) Away() int { return len(c.detours) }
 func (c *Conn) endStep(slot Slot, must bool, opcode uint32) {
 	c.fs.EndStep()
 	c.crash("decided", opcode)
+	// Who is away comes back before the request in the slot is carried out again,
+	// and may change what that does: an fcntl lock, and the FLUSH of a close.
+	must = must || slot != nil && len(c.detours) > 0
 	c.ledger.Commit(slot, c.answers, must)
 	c.crash("recorded", opcode)
 	for _, b := range c.answers {
@@ -269,7 +273,6 @@ func (c *Conn) endStep(slot Slot, must bool, opcode uint32) {
 // the other, in the order in which they were read.
 func (c *Conn) Dispatch(slot Slot) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	in := slot.Request()
 	h, ok := parseHeader(in)
 	c.crash("read", h.opcode)
@@ -291,6 +294,7 @@ func (c *Conn) Dispatch(slot Slot) {
 		}
 	}
 	c.endStep(slot, must, h.opcode)
+	c.mu.Unlock()
 }
 
 // request has go-fuse decode a request and the filesystem carry it out. It
@@ -340,7 +344,6 @@ func (c *Conn) depart(h header, from *detour) {
 // arrive carries out a request that comes back from its detour.
 func (c *Conn) arrive(d *detour) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	delete(c.detours, d.unique)
 	h, _ := parseHeader(d.Request)
 	c.crash("back", h.opcode)
@@ -358,6 +361,7 @@ func (c *Conn) arrive(d *detour) {
 		}
 	}
 	c.endStep(nil, false, h.opcode)
+	c.mu.Unlock()
 }
 
 // interrupt ends the wait of a request, or has it end when it comes back from
