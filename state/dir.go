@@ -21,8 +21,13 @@ import (
 // whole is not one of ours, or the disk's fault. It is never trusted and never
 // deleted, but renamed, and a warning says so.
 
-// ErrInUse: another process uses the directory.
-var ErrInUse = errors.New("in use by another lockfs")
+// Errors of [OpenDir].
+var (
+	// ErrInUse: another process uses the directory.
+	ErrInUse = errors.New("in use by another lockfs")
+	// ErrUntrusted: somebody else than this user and root may write to it.
+	ErrUntrusted = errors.New("others may write to it")
+)
 
 // Dir is the directory. Its methods may be called from several goroutines, as
 // long as no two write the same file.
@@ -35,13 +40,17 @@ type Dir struct {
 // OpenDir opens a directory, which is made if it is missing, and locks it for
 // as long as it is open: two mounts would give out the same tokens. warn is
 // called with messages for the log, as slog.Logger.Warn is. Errors: [ErrInUse],
-// those of mkdir(2), open(2) and of writing a file there.
+// [ErrUntrusted], those of mkdir(2) and open(2).
 func OpenDir(path string, warn func(msg string, args ...any)) (*Dir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, err
 	}
 	f, err := os.Open(path)
 	if err != nil {
+		return nil, err
+	}
+	if err := trusted(f); err != nil {
+		_ = f.Close()
 		return nil, err
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
@@ -52,6 +61,19 @@ func OpenDir(path string, warn func(msg string, args ...any)) (*Dir, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return &Dir{f, warn}, nil
+}
+
+// trusted says whether others than this user and root could put files into a
+// directory.
+func trusted(dir *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return &os.PathError{Op: "stat", Path: dir.Name(), Err: err}
+	}
+	if st.Uid != 0 && st.Uid != uint32(os.Geteuid()) || st.Mode&0o022 != 0 {
+		return fmt.Errorf("%s: %w: it belongs to uid %d and has mode %04o", dir.Name(), ErrUntrusted, st.Uid, st.Mode&0o7777)
+	}
+	return nil
 }
 
 // AdoptDir returns a directory that another process opened and locked. The
@@ -80,6 +102,9 @@ const (
 	tokensSum  = "crc32 %08x\n"
 )
 
+// maxTokens is more than can ever be given out, with room for blocks above it.
+const maxTokens = 1 << 62
+
 func encodeTokens(reserved uint64) []byte {
 	b := fmt.Appendf(nil, tokensHead, reserved)
 	return fmt.Appendf(b, tokensSum, crc32.ChecksumIEEE(b))
@@ -90,7 +115,7 @@ func decodeTokens(b []byte) (reserved uint64, err error) {
 	if _, err := fmt.Sscanf(string(b), tokensHead, &reserved); err != nil {
 		return 0, ErrFormat
 	}
-	if !bytes.Equal(b, encodeTokens(reserved)) {
+	if reserved > maxTokens || !bytes.Equal(b, encodeTokens(reserved)) {
 		return 0, ErrFormat
 	}
 	return reserved, nil

@@ -46,7 +46,7 @@ func TestTokensAreReserved(t *testing.T) {
 	if n := mustReserved(t, d); n != 0 {
 		t.Errorf("in a new directory: %d", n)
 	}
-	for _, want := range []uint64{1, 262144, 1<<64 - 1} {
+	for _, want := range []uint64{1, 262144, maxTokens} {
 		if err := d.Reserve(want); err != nil {
 			t.Fatal(err)
 		}
@@ -56,7 +56,7 @@ func TestTokensAreReserved(t *testing.T) {
 	}
 	d.Close()
 	d, _ = openDir(t, path)
-	if n := mustReserved(t, d); n != 1<<64-1 {
+	if n := mustReserved(t, d); n != maxTokens {
 		t.Errorf("opened again: %d", n)
 	}
 	if names := list(t, path); !slices.Equal(names, []string{"tokens"}) || len(*w) > 0 {
@@ -88,6 +88,7 @@ func TestForeignTokensAreSetAside(t *testing.T) {
 		"other format": bytes.Replace(good, []byte("tokens 1"), []byte("tokens 2"), 1),
 		"zeros":        make([]byte, len(good)),
 		"large":        make([]byte, 1<<20),
+		"too many":     encodeTokens(maxTokens + 1),
 		"sign":         bytes.Replace(good, []byte("4711"), []byte("+4711"), 1),
 	}
 	for name, content := range cases {
@@ -142,6 +143,19 @@ func TestADirectoryIsUsedByOne(t *testing.T) {
 	}
 	d.Close()
 	openDir(t, path)
+}
+
+// What others could have written there is not read.
+func TestADirectoryOfOthersIsRefused(t *testing.T) {
+	for _, mode := range []os.FileMode{0o777, 0o770, 0o702} {
+		path := t.TempDir()
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := OpenDir(path, nil); !errors.Is(err, ErrUntrusted) {
+			t.Errorf("mode %o: %v", mode, err)
+		}
+	}
 }
 
 // A process that dies while it writes leaves the old number or the new one.

@@ -14,13 +14,13 @@ import (
 type worker struct {
 	process *os.Process
 	control *os.File
-	// lent are our copies of the descriptors that it was started with.
-	lent    []*os.File
 	started time.Time
 	// messages and, when the process is gone as a whole, how it ended.
 	messages chan string
 	ended    chan *os.ProcessState
 	serving  bool
+	// settled: it has answered all that it took over.
+	settled bool
 	// late fires when it has been given long enough to serve.
 	late <-chan time.Time
 	// hung: it did nothing any more, and was killed.
@@ -29,9 +29,9 @@ type worker struct {
 	asked time.Time
 }
 
-func newWorker(process *os.Process, control *os.File, lent []*os.File) *worker {
+func newWorker(process *os.Process, control *os.File) *worker {
 	w := &worker{
-		process: process, control: control, lent: lent, started: time.Now(),
+		process: process, control: control, started: time.Now(),
 		messages: make(chan string, 8), ended: make(chan *os.ProcessState, 1),
 		late: time.After(patience),
 	}
@@ -61,12 +61,13 @@ func startWorker(program string, args []string, fds ...int) (*worker, error) {
 	cmd.ExtraFiles = files
 	// Signals to the terminal's group are the keeper's to handle.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
+	err = cmd.Start()
+	closeAll(files)
+	if err != nil {
 		_ = ours.Close()
-		closeAll(files)
 		return nil, err
 	}
-	return newWorker(cmd.Process, ours, files), nil
+	return newWorker(cmd.Process, ours), nil
 }
 
 // borrow makes a file of a descriptor that stays open when the file goes.
@@ -106,14 +107,12 @@ func (w *worker) wait() {
 	if err != nil {
 		how = nil
 	}
-	closeAll(w.lent)
 	w.ended <- how
 }
 
 // say sends the worker a message. One that does not read is told nothing.
 func (w *worker) say(message string) {
-	_ = w.control.SetWriteDeadline(time.Now().Add(time.Second))
-	_, _ = w.control.Write([]byte(message))
+	_ = unix.Sendmsg(int(w.control.Fd()), []byte(message), nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 }
 
 // kill ends it. That is how workers end.

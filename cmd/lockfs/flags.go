@@ -57,7 +57,7 @@ func parse(args []string) (config, error) {
 	flags.Uint64Var(&c.mountID, "mount-id", 0, "")
 	flags.BoolVar(&c.kept, "kept", false, "")
 	flags.IntVar(&c.failures, "failures", 0, "")
-	flags.Uint64Var(&c.first.limit, "first-token", 0, "")
+	flags.Uint64Var(&c.first.used, "first-token", 0, "")
 	flags.Uint64Var(&c.first.onDisk, "reserved", 0, "")
 	flags.StringVar(&c.couldKeep, "could-keep", "", "")
 	for _, internal := range []string{"worker", "oom-score", "mount-id", "kept", "failures", "first-token", "reserved", "could-keep"} {

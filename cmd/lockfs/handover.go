@@ -30,6 +30,8 @@ type handover struct {
 	Format  int    `json:"format"`
 	Dir     string `json:"dir"`
 	MountID uint64 `json:"mount_id"`
+	// Score is the oom_score_adj that workers get.
+	Score string `json:"score,omitempty"`
 	// Worker is the process id of a worker that is there to stay, 0 for none.
 	Worker int `json:"worker,omitempty"`
 	// Descriptors are numbers by name, of an execve.
@@ -77,7 +79,7 @@ func inherit() (*inherited, error) {
 	if !ok {
 		return nil, nil
 	}
-	b := make([]byte, 4096)
+	b := make([]byte, 64<<10)
 	n, err := unix.Pread(fd, b, 0)
 	_ = unix.Close(fd)
 	if err != nil {
@@ -113,7 +115,7 @@ func parseHandover(text []byte, fds map[string]int) (*inherited, error) {
 func adopt(c config, in *inherited, k *keeper) {
 	k.mount = device.Adopt(in.fds[fdDevice], in.Dir, in.MountID)
 	k.mount.Under = os.NewFile(uintptr(in.fds[fdUnder]), "covered directory")
-	k.memory = in.fds[fdState]
+	k.memory, k.score, k.adopted = in.fds[fdState], in.Score, true
 	if fd, ok := in.fds[fdStateDir]; ok {
 		k.dir = state.AdoptDir(fd, k.log.Warn)
 	}
@@ -130,8 +132,8 @@ func adopt(c config, in *inherited, k *keeper) {
 		k.log.Error("the worker is lost; the next one waits until it is gone", "worker", in.Worker, "err", err)
 		return
 	}
-	k.worker = newWorker(process, os.NewFile(uintptr(control), "control"), nil)
-	k.worker.serving, k.ready = true, true
+	k.worker = newWorker(process, os.NewFile(uintptr(control), "control"))
+	k.worker.serving, k.worker.settled, k.ready = true, true, true
 }
 
 // giveToManager has the service manager keep the mount, if it does such things.
@@ -143,7 +145,7 @@ func (k *keeper) giveToManager() {
 	for name, fd := range k.kept() {
 		k.manager.store(name, fd)
 	}
-	text, err := json.Marshal(handover{Format: handoverFormat, Dir: k.mount.Dir, MountID: k.mount.ID})
+	text, err := json.Marshal(handover{Format: handoverFormat, Dir: k.mount.Dir, MountID: k.mount.ID, Score: k.score})
 	if err == nil {
 		var fd int
 		if fd, err = unix.MemfdCreate("lockfs-handover", unix.MFD_CLOEXEC); err == nil {
@@ -194,7 +196,7 @@ func (k *keeper) become() error {
 	fds := k.kept()
 	fds[fdControl] = int(k.worker.control.Fd())
 	text, err := json.Marshal(handover{
-		Format: handoverFormat, Dir: k.mount.Dir, MountID: k.mount.ID,
+		Format: handoverFormat, Dir: k.mount.Dir, MountID: k.mount.ID, Score: k.score,
 		Worker: k.worker.process.Pid, Descriptors: fds,
 	})
 	if err != nil {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -40,7 +42,8 @@ type keeper struct {
 	score string
 
 	worker *worker
-	ready  bool
+	// ready: a worker has served. adopted: one had, under another keeper.
+	ready, adopted bool
 	// stopping: a signal has said so.
 	stopping bool
 	// refused: the program on disk could not take over; workers are started
@@ -50,7 +53,7 @@ type keeper struct {
 	replacing bool
 	examined  chan examination
 	// failures counts the workers that ended by themselves, one after the other
-	// since the last that served: they may all have died of one request.
+	// since the last that had settled: they may all have died of one request.
 	failures int
 	// restarts counts workers that ended by themselves, or before they served,
 	// one soon after the other.
@@ -64,11 +67,10 @@ func newKeeper(c config, hangups, stops chan os.Signal, log *slog.Logger, flush 
 		config: c, log: log, flush: flush, hangups: hangups, stops: stops, manager: connectManager(log),
 		examined: make(chan examination, 1),
 	}
-	program, err := os.Executable()
-	if err != nil {
+	var err error
+	if k.program, err = findProgram(); err != nil {
 		return nil, fmt.Errorf("cannot find this program: %w", err)
 	}
-	k.program = strings.TrimSuffix(program, " (deleted)")
 	in, err := inherit()
 	if err != nil {
 		return nil, err
@@ -99,18 +101,35 @@ func newKeeper(c config, hangups, stops chan os.Signal, log *slog.Logger, flush 
 	return k, nil
 }
 
+// findProgram returns the file that this process was started from, by the name
+// that it was called by: it may be a link, which an upgrade switches.
+func findProgram() (string, error) {
+	own, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	called, err := exec.LookPath(os.Args[0])
+	if err != nil {
+		return strings.TrimSuffix(own, " (deleted)"), nil
+	}
+	if called, err = filepath.Abs(called); err != nil {
+		return own, nil
+	}
+	a, errA := os.Stat(called)
+	b, errB := os.Stat(ownProgram)
+	if errA != nil || errB != nil || !os.SameFile(a, b) {
+		return strings.TrimSuffix(own, " (deleted)"), nil
+	}
+	return called, nil
+}
+
 // protect gives the keeper its name and makes it the last to be killed when
 // memory is short. An ordinary user may not, which is no error.
 func (k *keeper) protect() {
 	_ = os.WriteFile("/proc/self/comm", []byte("lockfs-keeper"), 0)
 	old, err := os.ReadFile("/proc/self/oom_score_adj")
-	const lowest = "-900"
-	was := strings.TrimSpace(string(old))
-	if err == nil && was == lowest {
-		was = "0" // by the keeper before this one
-	}
-	if err == nil && os.WriteFile("/proc/self/oom_score_adj", []byte(lowest), 0) == nil {
-		k.score = was
+	if err == nil && os.WriteFile("/proc/self/oom_score_adj", []byte("-900"), 0) == nil && k.score == "" {
+		k.score = strings.TrimSpace(string(old))
 	}
 }
 
@@ -157,6 +176,8 @@ func (k *keeper) run() int {
 			case m == messageServing:
 				k.worker.serving = true
 				k.served()
+			case m == messageSettled:
+				k.worker.settled = true
 			case m == messageAlive:
 				k.worker.asked = time.Time{}
 			}
@@ -192,7 +213,9 @@ type examination struct {
 // giveUp ends a mount for which no worker can be started.
 func (k *keeper) giveUp(err error) int {
 	k.log.Error("no worker serves: ending the mount, and every lock on it", "err", err)
-	_, _ = k.mount.Unmount()
+	if _, err := k.mount.Unmount(); err != nil {
+		k.log.Error("cannot unmount", "mountpoint", k.mount.Dir, "err", err)
+	}
 	k.takeFromManager()
 	return exitInternal
 }
@@ -315,7 +338,7 @@ func (k *keeper) startFrom(program string) error {
 	args := []string{
 		"--worker", "--oom-score=" + k.score, "--log-level=" + k.config.logLevel.String(),
 		fmt.Sprintf("--mount-id=%d", k.mount.ID), fmt.Sprintf("--kept=%t", kept), fmt.Sprintf("--failures=%d", k.failures), "--state-dir=" + stateDir,
-		fmt.Sprintf("--first-token=%d", k.first.limit), fmt.Sprintf("--reserved=%d", k.first.onDisk),
+		fmt.Sprintf("--first-token=%d", k.first.used), fmt.Sprintf("--reserved=%d", k.first.onDisk),
 		"--", k.mount.Dir,
 	}
 	w, err := startWorker(program, args, fds...)
@@ -351,10 +374,10 @@ func (k *keeper) next(how *os.ProcessState) error {
 		k.refuse(how)
 		return k.startAgain()
 	}
-	if !k.ready && !killed(how) {
+	if !k.ready && !k.adopted && !killed(how) {
 		return fmt.Errorf("it ended before it served: %v", how)
 	}
-	if w.serving {
+	if w.settled {
 		k.failures = 0
 	}
 	if !killed(how) || w.hung {
@@ -466,4 +489,4 @@ func (k *keeper) stopWorker(limit <-chan time.Time) (holds string) {
 }
 
 // stopSignals end the mount; SIGHUP replaces the program.
-var stopSignals = []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+var stopSignals = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT}

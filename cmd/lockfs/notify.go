@@ -37,7 +37,6 @@ const (
 	envListenNames  = "LISTEN_FDNAMES"
 	listenFirst     = 3
 	storedPrefix    = "lockfs-"
-	storedHandover  = storedPrefix + "handover"
 	watchdogPerTime = 3 // signs of life within the time
 )
 

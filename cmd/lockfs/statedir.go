@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -29,9 +30,19 @@ func openStateDir(path, mountPoint string, log *slog.Logger) (*state.Dir, error)
 		if err != nil {
 			return nil, err
 		}
-		path = filepath.Join(base, "lockfs", url.PathEscape(strings.Trim(mountPoint, "/")))
+		path = filepath.Join(base, "lockfs", mountName(mountPoint))
 	}
 	return state.OpenDir(path, log.Warn)
+}
+
+// mountName makes one name of a mount point's path. A long one is cut, and told
+// from others by a sum.
+func mountName(path string) string {
+	name := url.PathEscape(strings.Trim(path, "/"))
+	if len(name) <= 200 {
+		return name
+	}
+	return fmt.Sprintf("%s-%x", name[:150], sha256.Sum256([]byte(path)))[:200]
 }
 
 // stateBase returns where programs of this user keep their state: /var/lib for
@@ -46,6 +57,9 @@ func stateBase() (string, error) {
 	home, err := os.UserHomeDir()
 	if err != nil {
 		return "", err
+	}
+	if !filepath.IsAbs(home) {
+		return "", fmt.Errorf("the home directory %q is not an absolute path", home)
 	}
 	return filepath.Join(home, ".local", "state"), nil
 }

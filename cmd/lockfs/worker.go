@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +34,7 @@ const (
 // Messages between keeper and worker. One is one packet on a socket.
 const (
 	messageServing = "serving" // worker: from here on requests are answered
+	messageSettled = "settled" // worker: all requests that were taken over are answered
 	messageAsk     = "alive?"  // keeper: say that you can still do something
 	messageAlive   = "alive"   // worker: a step was done
 	messageStop    = "stop"    // keeper: answer everybody who waits, let nobody wait, and save
@@ -49,6 +51,7 @@ type workerProcess struct {
 	memory     *state.Memory
 	conn       *device.Conn
 	filesystem *fs.FS
+	saving     sync.Mutex
 }
 
 // runWorker runs it; it returns its exit code.
@@ -77,6 +80,7 @@ func runWorker(c config, log *slog.Logger) int {
 	if _, err := w.control.Write([]byte(messageServing)); err != nil {
 		w.orphan()
 	}
+	w.conn.OnSettled(func() { _, _ = w.control.Write([]byte(messageSettled)) })
 	var orphaned atomic.Bool
 	go func() {
 		if w.obey() {
@@ -249,6 +253,8 @@ func (w *workerProcess) save() {
 	if w.dir == nil {
 		return
 	}
+	w.saving.Lock() // the end of the connection may come while the keeper waits
+	defer w.saving.Unlock()
 	var kept state.Saved
 	w.conn.Do(func() { w.filesystem.Save(&kept) })
 	if err := w.dir.Save(&kept); err != nil {

@@ -66,8 +66,11 @@ type Conn struct {
 	out     []byte // for answers with a body
 	// detour is what the request of this step has to find out, if anything.
 	detour *detour
-	// detours are the requests that are on a detour, by unique.
-	detours map[uint64]*detour
+	// detours are the requests that are on a detour, by unique; inherited those
+	// that were when this process took over.
+	detours   map[uint64]*detour
+	inherited map[uint64]bool
+	settled   func()
 
 	// Few look-ups run at a time: those who come back would keep the reader
 	// out, and one user's reads everybody else's locks. What the kernel locks
@@ -90,13 +93,14 @@ type detour struct {
 // mounted.
 func New(fd int, ledger Ledger, log *slog.Logger) *Conn {
 	return &Conn{
-		fd:      fd,
-		log:     log,
-		ledger:  ledger,
-		out:     make([]byte, answerBuffer),
-		detours: make(map[uint64]*detour),
-		lookups: make(chan struct{}, atATime),
-		urgent:  make(chan struct{}, atATime),
+		fd:        fd,
+		log:       log,
+		ledger:    ledger,
+		out:       make([]byte, answerBuffer),
+		detours:   make(map[uint64]*detour),
+		inherited: make(map[uint64]bool),
+		lookups:   make(chan struct{}, atATime),
+		urgent:    make(chan struct{}, atATime),
 	}
 }
 
@@ -167,6 +171,7 @@ func (c *Conn) Resume(init []byte, undelivered [][]byte, away []Traveller, pendi
 		c.mu.Lock()
 		d := &detour{unique: h.unique, Traveller: r}
 		c.detours[d.unique] = d
+		c.inherited[d.unique] = true
 		c.mu.Unlock()
 		c.arrive(d)
 	}
@@ -354,6 +359,7 @@ func (c *Conn) arrive(d *detour) {
 		c.depart(h, d)
 	} else {
 		c.ledger.Back(d.unique)
+		delete(c.inherited, d.unique)
 		if d.Interrupted {
 			// The interrupt came while it was away. If it is answered by now,
 			// this does nothing.
@@ -361,7 +367,25 @@ func (c *Conn) arrive(d *detour) {
 		}
 	}
 	c.endStep(nil, false, h.opcode)
+	c.checkSettled()
 	c.mu.Unlock()
+}
+
+// OnSettled has settled called when all requests are answered that were away
+// when this process took over: at once if none is left. To be called after
+// Resume.
+func (c *Conn) OnSettled(settled func()) {
+	c.mu.Lock()
+	c.settled = settled
+	c.checkSettled()
+	c.mu.Unlock()
+}
+
+func (c *Conn) checkSettled() {
+	if c.settled != nil && len(c.inherited) == 0 {
+		c.settled()
+		c.settled = nil
+	}
 }
 
 // interrupt ends the wait of a request, or has it end when it comes back from

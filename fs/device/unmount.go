@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,14 +24,13 @@ func Adopt(fd int, dir string, id uint64) *MountPoint {
 // unmounted.
 var ErrCovered = errors.New("another filesystem is mounted over it")
 
-// Mounted reports whether the mount is still there, on top or covered.
+// Mounted reports whether the mount is still there, on top or covered. If that
+// cannot be told, it is.
 func (m *MountPoint) Mounted() bool {
-	for mount := range mounts() {
-		if mount.id == m.ID {
-			return true
-		}
-	}
-	return false
+	all, err := mounts()
+	return err != nil || slices.ContainsFunc(all, func(other mount) bool {
+		return other.id == m.ID && other.fsType == fsType
+	})
 }
 
 // Unmount takes the mount off its directory, and nothing else that may be
@@ -77,19 +77,19 @@ type mount struct {
 	fsType string
 }
 
-// mounts calls yield for the mounts that this process sees, lower ones first.
-func mounts() func(yield func(mount) bool) {
-	return func(yield func(mount) bool) {
-		b, err := os.ReadFile("/proc/self/mountinfo")
-		if err != nil {
-			return
-		}
-		for line := range strings.Lines(string(b)) {
-			if m, ok := parseMount(line); ok && !yield(m) {
-				return
-			}
+// mounts returns the mounts that this process sees, lower ones first.
+func mounts() ([]mount, error) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	var all []mount
+	for line := range strings.Lines(string(b)) {
+		if m, ok := parseMount(line); ok {
+			all = append(all, m)
 		}
 	}
+	return all, nil
 }
 
 // parseMount takes a line of mountinfo apart (proc_pid_mountinfo(5)):
@@ -108,7 +108,8 @@ func parseMount(line string) (mount, bool) {
 // mountedHere reports whether the topmost mount on dir, resolved, is a lockfs.
 func mountedHere(dir string) bool {
 	var here bool
-	for m := range mounts() {
+	all, _ := mounts()
+	for _, m := range all {
 		if m.dir == dir {
 			here = m.fsType == fsType
 		}
