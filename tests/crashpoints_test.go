@@ -357,3 +357,31 @@ func TestAWaitThatIsAwayKeepsItsPlace(t *testing.T) {
 	a.Kill()
 	wantErr(t, "who came second", second.Wait(t), nil)
 }
+
+// A close drops a process's fcntl locks that it has at that moment, and not those
+// that it gets after: also if it is carried out by two workers.
+func TestACloseIsCarriedOutOnce(t *testing.T) {
+	m, p := crashMount(t)
+	path := m.Path("lock")
+	a := newClient(t)
+	locker, other, own := a.Open(path, openFlags), a.Open(path, openFlags), a.Open(path, openFlags)
+	// Whether a's own flock is in the way of its fcntl is what must be found
+	// out.
+	wantErr(t, "flock", a.Flock(own, unix.LOCK_SH), nil)
+	p.arm(death{step: "away", opcode: opSetlkw, pause: 300}, death{step: "answered", opcode: opFlush})
+	lock := a.StartFcntl(locker, unix.F_SETLKW, unix.Flock_t{Type: unix.F_WRLCK})
+	if !p.await(1) {
+		t.Fatal("the lock takes no detour")
+	}
+	// The next worker need not look: the lock is granted as soon as it is there.
+	wantErr(t, "flock", a.Flock(own, unix.LOCK_UN), nil)
+	wantErr(t, "close", a.Close(other), nil)
+	wantErr(t, "lock", lock.Wait(t), nil)
+	if !p.await(2) {
+		t.Fatal("the worker has not died of the close")
+	}
+	p.disarm()
+	b := newClient(t)
+	err := b.Fcntl(b.Open(path, openFlags), unix.F_SETLK, unix.Flock_t{Type: unix.F_WRLCK})
+	wantErr(t, "another's lock", err, unix.EAGAIN)
+}
