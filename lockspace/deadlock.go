@@ -250,10 +250,7 @@ func (t *Table) pushQueue(l *lock, w *wait) {
 // on w: they stand behind one who depends on them through w.
 func (t *Table) unblockOthers(w *wait) {
 	t.walk(w, nil, func(e *wait) {
-		if l := e.lock; !l.unsettled {
-			l.unsettled = true
-			t.unsettled = append(t.unsettled, l)
-		}
+		t.unsettle(e.lock)
 	})
 }
 
