@@ -16,7 +16,7 @@ func byName(name string, via lockspace.Via) *lockspace.Hold {
 	return &lockspace.Hold{
 		ID: 7, Token: 7, Listed: 7,
 		Since:   lockspace.Instant{Wall: 1, Boot: 1},
-		Renewed: lockspace.Instant{Wall: 2, Boot: 2},
+		Renewed: 2,
 		Request: lockspace.Request{
 			Key:   lockspace.Key{Dir: 1, Name: name},
 			Party: lockspace.Party{File: 1, Taker: lockspace.Process{Pid: 100, Started: 1}},

@@ -122,7 +122,7 @@ func (r *Records) PutHold(h *lockspace.Hold) {
 	e.u64(h.Token)
 	e.u64(h.Listed)
 	e.instant(h.Since)
-	e.instant(h.Renewed)
+	e.u64(uint64(h.Renewed))
 	e.request(&h.Request)
 	r.put(kindHold, uint64(h.ID), e)
 }

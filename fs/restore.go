@@ -107,7 +107,7 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 	case kindHold:
 		h := s.holds.new()
 		h.ID, h.Token, h.Listed = lockspace.HoldID(id), d.u64(), d.u64()
-		h.Since, h.Renewed = d.instant(), d.instant()
+		h.Since, h.Renewed = d.instant(), time.Duration(d.u64())
 		d.request(&h.Request, false, &s.names)
 		if h.Listed == 0 {
 			d.damaged() // what is held has a place

@@ -95,7 +95,7 @@ func checkHold(t *Table, l *lock, h *Hold) error {
 		return fmt.Errorf("hold %v is a shared creation", *h)
 	case !h.Valid(false):
 		return fmt.Errorf("hold %v would be taken for damaged", *h)
-	case h.Renewed.Boot < h.Since.Boot:
+	case h.Renewed < h.Since.Boot:
 		return fmt.Errorf("hold %v was renewed before it was taken", *h)
 	case h.ID == 0 || h.ID > t.lastHold:
 		return fmt.Errorf("hold %v has a number after the last, %d", *h, t.lastHold)
@@ -342,7 +342,7 @@ func checkAgenda(t *Table) error {
 				continue
 			}
 			leases++
-			if e.at != h.Renewed.Boot+lease || e.hold != h.ID || e.lock != l || !onAgenda(t, e) {
+			if e.at != h.Renewed+lease || e.hold != h.ID || e.lock != l || !onAgenda(t, e) {
 				return fmt.Errorf("the hold %v with a lease of %v ends at %v", *h, lease, e.at)
 			}
 		}

@@ -309,7 +309,7 @@ func (m *machine) compare() {
 			c.maybe = nil
 		}
 		for _, h := range st.holds {
-			holds = append(holds, (&claim{r: h.Request, has: cellsOf(h.Range), token: h.Token, since: h.Since, renewed: h.Renewed.Boot}).String())
+			holds = append(holds, (&claim{r: h.Request, has: cellsOf(h.Range), token: h.Token, since: h.Since, renewed: h.Renewed}).String())
 		}
 		for _, c := range l.claims {
 			claims = append(claims, c.String())

@@ -52,7 +52,7 @@ func (t *Table) startLease(l *lock, h *Hold) {
 	if lease == 0 {
 		return
 	}
-	e := &event{at: later(h.Renewed.Boot, lease), lock: l, hold: h.ID}
+	e := &event{at: later(h.Renewed, lease), lock: l, hold: h.ID}
 	t.leases[h.ID] = e
 	t.agenda.add(e)
 }
@@ -82,7 +82,7 @@ func (t *Table) Renew(k Key, which func(*Hold) bool) {
 	if l == nil {
 		return
 	}
-	now := t.clock.Now()
+	now := t.clock.Now().Boot
 	for i, h := range l.holds {
 		if which(h) {
 			t.renew(l, i, now)
@@ -90,8 +90,8 @@ func (t *Table) Renew(k Key, which func(*Hold) bool) {
 	}
 }
 
-func (t *Table) renew(l *lock, i int, now Instant) {
-	if l.holds[i].Renewed.Boot >= now.Boot {
+func (t *Table) renew(l *lock, i int, now time.Duration) {
+	if l.holds[i].Renewed >= now {
 		return
 	}
 	h := new(Hold)
@@ -100,7 +100,7 @@ func (t *Table) renew(l *lock, i int, now Instant) {
 	l.holds[i] = h
 	t.journal.PutHold(h)
 	if e := t.leases[h.ID]; e != nil {
-		e.at = later(now.Boot, t.policies[l.key.Dir].Lease)
+		e.at = later(now, t.policies[l.key.Dir].Lease)
 		t.agenda.fix(e)
 	}
 }
@@ -111,7 +111,7 @@ func (t *Table) renewCaller(l *lock, r *Request) {
 	if t.policies[l.key.Dir].Lease == 0 {
 		return
 	}
-	now := t.clock.Now()
+	now := t.clock.Now().Boot
 	for i, h := range l.holds {
 		if same, known := t.sameParty(&h.Request, h.Since, r); same && known {
 			t.renew(l, i, now)
@@ -126,7 +126,7 @@ func (t *Table) renewHandle(l *lock, p *Party, via Via) {
 	if t.policies[l.key.Dir].Lease == 0 {
 		return
 	}
-	now := t.clock.Now()
+	now := t.clock.Now().Boot
 	for i, h := range l.holds {
 		if h.Party.Handle == p.Handle && !h.nobodysFile() ||
 			via == ViaFcntl && h.Via == ViaFcntl && h.Party.Owner == p.Owner && h.Party.File == p.File {

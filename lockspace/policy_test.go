@@ -380,6 +380,18 @@ func TestPolicyExtremes(t *testing.T) {
 	wantNext(math.MaxInt64)
 }
 
+// When a hold was renewed is told on both clocks.
+func TestLastRenewal(t *testing.T) {
+	w := newWorld(t)
+	r := Request{Key: Key{1, "L"}, Via: ViaLink}
+	wantErr(t, "link", w.Try(r), nil)
+	w.clock.advance(3 * time.Second)
+	w.Renew(r.Key, func(*Hold) bool { return true })
+	if h := w.table.Named(r.Key); h.LastRenewal() != w.clock.now || h.Since == w.clock.now {
+		t.Fatalf("since %v, renewed at %v, now is %v", h.Since, h.LastRenewal(), w.clock.now)
+	}
+}
+
 // Records of damaged memory: one lock with two graces.
 func TestRestoreTwoGraces(t *testing.T) {
 	w := newWorld(t)

@@ -294,7 +294,7 @@ func (t *Table) insert(l *lock, h *Hold) {
 	if h.ByName {
 		t.named[h.ID] = l
 	}
-	if len(t.policies) > 0 {
+	if len(t.policies) > 0 { // most often there is none
 		t.startLease(l, h)
 	}
 }
@@ -335,7 +335,7 @@ func (t *Table) remove(l *lock, i int) *Hold {
 // newHold makes the hold that grants r now. It is not put anywhere yet.
 func (t *Table) newHold(r *Request) *Hold {
 	now := t.clock.Now()
-	return &Hold{Token: t.tokens.Next(), Since: now, Renewed: now, Request: *r}
+	return &Hold{Token: t.tokens.Next(), Since: now, Renewed: now.Boot, Request: *r}
 }
 
 // Held reports whether anybody holds k: whether the name exists.

@@ -124,10 +124,10 @@ type Request struct {
 	// a file ends it. Always so for ViaLink, ViaSymlink, ViaMkdir and
 	// ViaRename, by choice for ViaExcl, never for others.
 	ByName bool
-	Range  Range
 	// Thread is the calling thread's id, with which [Processes] can find out
 	// what the thread waits in. 0 if unknown.
 	Thread uint32
+	Range  Range
 	// Reserved is the place that [Table.Reserve] gave a request that came
 	// before and was sent back with [ErrLookup]. 0: it comes now.
 	Reserved uint64
@@ -200,10 +200,18 @@ type Hold struct {
 	// Since is when it was granted; a merged hold has the earliest of its
 	// parts.
 	Since Instant
-	// Renewed is when it was granted or last renewed: from then on its lease
+	// Renewed is when it was granted or last renewed, on the clock of
+	// [Instant.Boot] (see [Hold.LastRenewal]): from then on its lease
 	// runs, see [Policy].
-	Renewed Instant
+	Renewed time.Duration
 	Request
+}
+
+// LastRenewal returns Renewed on both clocks. The wall clock's time is that of
+// Since and the time that has passed, so it does not know of the clock having
+// been set meanwhile.
+func (h *Hold) LastRenewal() Instant {
+	return Instant{Wall: h.Since.Wall + int64(h.Renewed-h.Since.Boot), Boot: h.Renewed}
 }
 
 // WaitID numbers waits; the table's user chooses it (the FUSE request).
