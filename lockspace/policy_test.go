@@ -232,6 +232,16 @@ func TestGrace(t *testing.T) {
 			= | b
 			pass 5s        ->
 			expire         -> +b`,
+		"a holder whose file others have": `
+			policy 0s 5s   ->
+			a posix x 0-4  -> got
+			b posix x 5-9  -> got
+			c@a posix x 5-9 -> waits
+			a exits        -> a(died)
+			= b x 5-9 | c@a
+			b close        -> -b
+			pass 5s        ->
+			expire         -> +c@a`,
 		"who dies holding nothing leaves no grace": `
 			policy 0s 5s   ->
 			a flock x      -> got

@@ -35,6 +35,7 @@ import (
 //	breaks             a unlinks the name: a's own holds are released, others broken
 //	dies, reborn       the process is gone; its number is another process now
 //	killed             it dies, and the kernel closes its file
+//	exits              it dies, and others have its file
 //	removes            the name: its hold by name is released, and only it
 //	ends REASON        of the hold by name, by its number
 //	touches            its holds on the lock are renewed
@@ -221,6 +222,9 @@ func (s *script) act(t *testing.T, name string, words []string, lock string) str
 		s.procs.dead[p.Taker.Pid] = true
 		s.EndOwner(key, p.File, posix, Died)
 		s.EndHandle(key, p.Handle, Died)
+	case "exits":
+		s.procs.dead[p.Taker.Pid] = true
+		s.EndOwner(key, p.File, posix, Died)
 	case "removes":
 		if !s.EndNamed(key, Released) {
 			return "nothing"
