@@ -126,6 +126,7 @@ type journal struct {
 	handles  map[uint64]fs.HandleRecord
 	bodies   map[uint64]string
 	contents map[uint64]string
+	graces   map[lockspace.GraceID]lockspace.Grace
 	commits  int
 	// open: something was changed and not committed yet.
 	open bool
@@ -139,6 +140,7 @@ func newJournal() *journal {
 		handles:  make(map[uint64]fs.HandleRecord),
 		bodies:   make(map[uint64]string),
 		contents: make(map[uint64]string),
+		graces:   make(map[lockspace.GraceID]lockspace.Grace),
 	}
 }
 
@@ -162,7 +164,9 @@ func (j *journal) DropBody(node uint64)         { j.change(func() { delete(j.bod
 func (j *journal) PutContent(handle uint64, content []byte) {
 	j.change(func() { j.contents[handle] = string(content) })
 }
-func (j *journal) DropContent(handle uint64) { j.change(func() { delete(j.contents, handle) }) }
+func (j *journal) DropContent(handle uint64)      { j.change(func() { delete(j.contents, handle) }) }
+func (j *journal) PutGrace(g *lockspace.Grace)    { j.change(func() { j.graces[g.ID] = *g }) }
+func (j *journal) DropGrace(id lockspace.GraceID) { j.change(func() { delete(j.graces, id) }) }
 func (j *journal) look(f func()) (committed bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -34,6 +34,7 @@ const (
 	kindWait    = 5
 	kindCounter = 6
 	kindContent = 7
+	kindGrace   = 8
 )
 
 // Records is a [Journal] that writes records to a store.
@@ -121,6 +122,7 @@ func (r *Records) PutHold(h *lockspace.Hold) {
 	e.u64(h.Token)
 	e.u64(h.Listed)
 	e.instant(h.Since)
+	e.u64(uint64(h.Renewed))
 	e.request(&h.Request)
 	r.put(kindHold, uint64(h.ID), e)
 }
@@ -134,12 +136,20 @@ func (r *Records) PutWait(w *lockspace.Wait) {
 	r.put(kindWait, uint64(w.ID), e)
 }
 
+func (r *Records) PutGrace(g *lockspace.Grace) {
+	e := r.begin()
+	e.u64(uint64(g.Until))
+	e.key(g.Key)
+	r.put(kindGrace, uint64(g.ID), e)
+}
+
 func (r *Records) DropNode(id uint64)                { r.store.Drop(kindNode, id) }
 func (r *Records) DropHandle(id uint64)              { r.store.Drop(kindHandle, id) }
 func (r *Records) DropBody(node uint64)              { r.store.Drop(kindBody, node) }
 func (r *Records) DropContent(handle uint64)         { r.store.Drop(kindContent, handle) }
 func (r *Records) DropHold(id lockspace.HoldID)      { r.store.Drop(kindHold, uint64(id)) }
 func (r *Records) DropWait(id lockspace.WaitID)      { r.store.Drop(kindWait, uint64(id)) }
+func (r *Records) DropGrace(id lockspace.GraceID)    { r.store.Drop(kindGrace, uint64(id)) }
 func (r *Records) begin() encoder                    { return encoder{r.buf[:0]} }
 func (r *Records) put(k uint8, id uint64, e encoder) { r.buf = e.b; r.store.Put(k, id, e.b) }
 
@@ -182,7 +192,13 @@ func (e *encoder) process(v lockspace.Process) {
 	e.u64(uint64(v.Started))
 }
 
-// request leaves out the key, which is that of the node.
+func (e *encoder) key(v lockspace.Key) {
+	e.u64(v.Dir)
+	e.text(v.Name)
+}
+
+// request leaves out the key, which is that of the node; but for a hold by
+// name, since a node may have several names, each with a hold.
 func (e *encoder) request(v *lockspace.Request) {
 	e.u64(v.Party.Handle)
 	e.u64(v.Party.File)
@@ -195,6 +211,10 @@ func (e *encoder) request(v *lockspace.Request) {
 	e.u64(v.Range.First)
 	e.u64(v.Range.Last)
 	e.u32(v.Thread)
+	e.flag(v.ByName)
+	if v.ByName {
+		e.key(v.Key)
+	}
 }
 
 // ErrRecord: a record is not of its format, or contradicts another.
@@ -277,13 +297,27 @@ func (d *decoder) party() lockspace.Party {
 	}
 }
 
-func (d *decoder) request(r *lockspace.Request) {
+// key reads a key whose name can be one. The name is made by names.
+func (d *decoder) key(names *texts) lockspace.Key {
+	k := lockspace.Key{Dir: d.u64(), Name: names.new(d.bytes(maxName))}
+	if k.Name == "" {
+		d.damaged()
+	}
+	return k
+}
+
+// request reads the request of a hold, or of a wait. The names of keys are
+// made by names.
+func (d *decoder) request(r *lockspace.Request, waits bool, names *texts) {
 	r.Party = d.party()
-	r.Via = lockspace.Via(d.limited(byte(lockspace.ViaFcntl)))
+	r.Via = lockspace.Via(d.limited(byte(lockspace.ViaRename)))
 	r.Mode = lockspace.Mode(d.limited(byte(lockspace.Exclusive)))
 	r.Range = lockspace.Range{First: d.u64(), Last: d.u64()}
 	r.Thread = d.u32()
-	if !r.Range.Valid() {
+	if r.ByName = d.flag(); r.ByName {
+		r.Key = d.key(names)
+	}
+	if !r.Valid(waits) {
 		d.damaged()
 	}
 }

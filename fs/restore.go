@@ -23,6 +23,7 @@ type Saved struct {
 	contents map[uint64][]byte
 	holds    slab[lockspace.Hold]
 	waits    []lockspace.Wait
+	graces   []lockspace.Grace
 	counters [counters]uint64
 	names    texts
 }
@@ -105,16 +106,25 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 		return d.end("content", id)
 	case kindHold:
 		h := s.holds.new()
-		h.ID, h.Token, h.Listed, h.Since = lockspace.HoldID(id), d.u64(), d.u64(), d.instant()
-		d.request(&h.Request)
+		h.ID, h.Token, h.Listed = lockspace.HoldID(id), d.u64(), d.u64()
+		h.Since, h.Renewed = d.instant(), time.Duration(d.u64())
+		d.request(&h.Request, false, &s.names)
+		if h.Listed == 0 {
+			d.damaged() // what is held has a place
+		}
 		return d.end("hold", id)
 	case kindWait:
 		w := lockspace.Wait{
 			ID: lockspace.WaitID(id), Place: d.u64(), Since: d.instant(), AbsentUntil: time.Duration(d.u64()),
 		}
-		d.request(&w.Request)
+		d.request(&w.Request, true, &s.names)
 		s.waits = append(s.waits, w)
 		return d.end("wait", id)
+	case kindGrace:
+		s.graces = append(s.graces, lockspace.Grace{
+			ID: lockspace.GraceID(id), Until: time.Duration(d.u64()), Key: d.key(&s.names),
+		})
+		return d.end("grace", id)
 	case kindCounter:
 		if id >= counters || len(data) != 8 {
 			return fmt.Errorf("counter %d: %w", id, ErrRecord)
@@ -206,7 +216,7 @@ func Restore(o Options, s *Saved) (*FS, error) {
 			return nil, fmt.Errorf("wait %d: %w", s.waits[i].ID, err)
 		}
 	}
-	f.table = lockspace.Restore(f.environment(o), holds, s.waits)
+	f.table = lockspace.Restore(f.environment(o), holds, s.waits, s.graces)
 	return f, nil
 }
 
@@ -218,8 +228,17 @@ func put[K comparable, V any](m map[K]V, k K, v V) bool {
 }
 
 // restoreKey fills in what records of requests leave out: the key, which is
-// that of the node.
+// that of the node. A hold by name has its own, and no open file.
 func (f *FS) restoreKey(r *lockspace.Request) error {
+	if r.ByName {
+		if dir := f.nodes.byID[r.Key.Dir]; dir == nil || !dir.Dir {
+			return fmt.Errorf("%q is in no directory %d: %w", r.Key.Name, r.Key.Dir, ErrRecord)
+		}
+		if f.nodes.byID[r.Party.File] == nil {
+			return fmt.Errorf("%q is no node %d: %w", r.Key.Name, r.Party.File, ErrRecord)
+		}
+		return nil
+	}
 	h := f.handles[r.Party.Handle]
 	if h == nil || h.node.Dir || h.node.ID != r.Party.File {
 		return fmt.Errorf("open file %d is not on node %d: %w", r.Party.Handle, r.Party.File, ErrRecord)

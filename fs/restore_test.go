@@ -176,6 +176,9 @@ func FuzzLoad(f *testing.F) {
 	s.startFlock(s.mustCreate("y", 0), unix.F_WRLCK)
 	s.read(s.mustOpen(s.walk(".lockfs", "version"), unix.O_RDONLY), 0, 8)
 	s.call(opGetattr, 1, zeros(16))
+	more := fs.NewRecords(records, new(fs.Saved))
+	more.PutHold(byName("z", lockspace.ViaMkdir))
+	more.PutGrace(&lockspace.Grace{ID: 1, Key: lockspace.Key{Dir: 1, Name: "g"}, Until: 1 << 40})
 	var keys [][2]uint64
 	for k, data := range records {
 		keys = append(keys, k)

@@ -1,8 +1,8 @@
 package lockspace
 
 // Try asks for a hold that is granted at once or not at all: a non-blocking
-// lock call, or an exclusive creation. Errors: [ErrHeld], [ErrLookup],
-// [ErrTokens], [ErrRange].
+// lock call, or the making of a name. Errors: [ErrHeld], [ErrGrace],
+// [ErrLookup], [ErrTokens], [ErrRange].
 func (t *Table) Try(r Request) error {
 	_, err := t.acquire(&r, 0)
 	return err
@@ -11,13 +11,15 @@ func (t *Table) Try(r Request) error {
 // Acquire asks for a hold and queues the request as wait id if it has to
 // wait; granted then is false, and [Observer.Granted] or [Observer.Refused]
 // tells how the wait ended, once, unless it is cancelled. In rare cases that
-// happens before Acquire returns. id is not 0 and not in use.
+// happens before Acquire returns. id is not 0 and not in use. Who makes a name
+// does not wait for it: that is for [Table.Try].
 // Errors: [ErrDeadlock], [ErrLookup], [ErrTokens], [ErrRange].
 func (t *Table) Acquire(r Request, id WaitID) (granted bool, err error) {
 	return t.acquire(&r, id)
 }
 
 func (t *Table) acquire(r *Request, id WaitID) (bool, error) {
+	r.complete()
 	if !r.Range.Valid() {
 		return false, ErrRange
 	}
@@ -27,6 +29,9 @@ func (t *Table) acquire(r *Request, id WaitID) (bool, error) {
 	}
 	l := t.lock(r.Key)
 	granted, err := t.request(l, r, id)
+	if err == nil && len(t.leases) > 0 {
+		t.renewCaller(l, r)
+	}
 	t.settle(l)
 	return granted, err
 }
@@ -46,9 +51,14 @@ func (t *Table) Reserved(place uint64) { t.lastPlace = max(t.lastPlace, place) }
 
 // request is acquire without the settling that follows every step.
 func (t *Table) request(l *lock, r *Request, id WaitID) (bool, error) {
-	// O_EXCL asks for the name: it fails on any hold, the caller's own too.
-	if r.Via == ViaExcl && len(l.holds) > 0 {
+	// Who makes the name asks for it: it fails on any hold, the caller's own
+	// too, and never waits.
+	switch {
+	case !r.Via.makes():
+	case len(l.holds) > 0:
 		return false, ErrHeld
+	case l.grace:
+		return false, ErrGrace
 	}
 	place := t.lastPlace + 1
 	if r.Reserved != 0 {
@@ -63,9 +73,12 @@ func (t *Table) request(l *lock, r *Request, id WaitID) (bool, error) {
 		return false, err
 	}
 	if blocked && id == 0 {
+		if l.grace {
+			return false, ErrGrace
+		}
 		return false, ErrHeld
 	}
-	if blocked && r.anonymous() && l.classes|r.Via.class() == mixed {
+	if blocked && r.anonymous() && l.classes|r.class() == mixed {
 		// It would be asked for when nobody can answer, see advance.
 		return false, ErrLookup
 	}
@@ -102,8 +115,11 @@ func (t *Table) request(l *lock, r *Request, id WaitID) (bool, error) {
 }
 
 // blocked reports whether r, at a place in l's queue, has to wait: for a hold,
-// or behind a wait. Errors: [ErrLookup].
+// behind a wait, or for the end of grace. Errors: [ErrLookup].
 func (t *Table) blocked(l *lock, r *Request, place uint64) (bool, error) {
+	if l.grace && !t.satisfied(l, r) {
+		return true, nil
+	}
 	if r.Mode == Exclusive || l.exclusive > 0 {
 		for _, h := range l.holds {
 			yes, known := t.conflicts(&h.Request, h.Since, r)
@@ -261,8 +277,8 @@ func (t *Table) carve(l *lock, h *Hold) (weaker bool) {
 }
 
 // cut takes a range out of the i-th hold of l and puts what is left of it at
-// the end of the holds. It reports whether anything was left.
-func (t *Table) cut(l *lock, i int, r Range) (left bool) {
+// the end of the holds.
+func (t *Table) cut(l *lock, i int, r Range) {
 	old := t.drop(l, i)
 	parts, n := old.Range.minus(r)
 	for _, p := range parts[:n] {
@@ -270,7 +286,6 @@ func (t *Table) cut(l *lock, i int, r Range) (left bool) {
 		part.Range = p
 		t.put(l, &part)
 	}
-	return n > 0
 }
 
 // Test returns the hold that keeps r from being granted, for F_GETLK; of

@@ -1,6 +1,7 @@
 package lockspace
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -28,8 +29,18 @@ func (m *machine) Unlock(*rapid.T) {
 	} else {
 		ended = m.model.remove(l, cellsOf(Whole), func(c *claim) bool { return own(c, &r) })
 	}
+	m.model.renew(r.Key, false, func(c *claim) bool {
+		return c.r.Party.Handle == r.Party.Handle && r.Party.Handle != 0 ||
+			r.Via == ViaFcntl && c.r.Via == ViaFcntl && c.r.Party.Owner == r.Party.Owner && c.r.Party.File == r.Party.File
+	})
 	m.world.Unlock(r.Key, r.Party, r.Via, r.Range)
 	m.follow(direct{ended: ended})
+}
+
+// whyClosed draws why a file is closed.
+func (m *machine) whyClosed() (Reason, func(*claim) Reason) {
+	why := rapid.SampledFrom([]Reason{Released, Released, Died}).Draw(m.t, "why")
+	return why, func(*claim) Reason { return why }
 }
 
 func (m *machine) Flush(*rapid.T) {
@@ -41,8 +52,10 @@ func (m *machine) Flush(*rapid.T) {
 	ended := m.model.remove(m.model.lock(r.Key), cellsOf(Whole), func(c *claim) bool {
 		return c.r.Via == ViaFcntl && c.r.Party.Owner == owner && c.r.Party.File == r.Party.File
 	})
-	m.world.Flush(r.Key, r.Party.File, owner)
-	m.follow(direct{ended: ended})
+	why, reason := m.whyClosed()
+	m.model.end(r.Key, ended, reason)
+	m.world.EndOwner(r.Key, r.Party.File, owner, why)
+	m.follow(direct{ended: ended, reason: reason})
 }
 
 // Close is a RELEASE; the slot is another file then.
@@ -54,23 +67,14 @@ func (m *machine) Close(*rapid.T) {
 	handle := m.files[i].Handle
 	k := m.keyOf[handle]
 	l := m.model.lock(k)
-	d := direct{err: ErrBroken}
-	d.ended = m.model.remove(l, cellsOf(Whole), func(c *claim) bool { return c.r.Party.Handle == handle })
-	d.refused = m.leave(l, func(s *standing) bool { return s.r.Party.Handle == handle })
-	m.world.CloseHandle(k, handle)
+	why, reason := m.whyClosed()
+	d := direct{err: ErrBroken, reason: reason}
+	d.ended = m.model.remove(l, cellsOf(Whole), func(c *claim) bool { return c.r.Party.Handle == handle && !c.r.ByName })
+	m.model.end(k, d.ended, reason)
+	d.refused = m.model.leave(l, func(s *standing) bool { return s.r.Party.Handle == handle })
+	m.world.EndHandle(k, handle, why)
 	m.follow(d)
 	m.open(i)
-}
-
-// leave takes waits out of a queue, and returns the present ones.
-func (m *machine) leave(l *modelLock, which func(*standing) bool) (present []*standing) {
-	l.queue = slices.DeleteFunc(l.queue, func(s *standing) bool {
-		if which(s) && s.until == 0 {
-			present = append(present, s)
-		}
-		return which(s)
-	})
-	return present
 }
 
 // Break is an unlink: the holds of one process are released, others broken.
@@ -88,13 +92,108 @@ func (m *machine) Break(*rapid.T) {
 		return Broken
 	}}
 	d.ended = m.model.remove(l, cellsOf(Whole), func(*claim) bool { return true })
-	d.refused = m.leave(l, func(s *standing) bool {
-		return slices.ContainsFunc(d.ended, func(c *claim) bool {
-			return c.r.Party.Handle == s.r.Party.Handle && d.reason(c) == Broken
-		})
-	})
+	d.refused = m.model.end(k, d.ended, d.reason)
 	m.world.End(k, func(h *Hold) Reason { return d.reason(&claim{r: h.Request}) })
 	m.follow(d)
+}
+
+// Remove is the end of a hold by name, with others left, or of any hold by its
+// number.
+func (m *machine) Remove(*rapid.T) {
+	if m.spared() {
+		return
+	}
+	k := rapid.SampledFrom(m.keys).Draw(m.t, "key")
+	why := rapid.SampledFrom([]Reason{Released, Broken, Reaped, Lost}).Draw(m.t, "why")
+	l := m.model.lock(k)
+	d := direct{err: ErrBroken, reason: func(*claim) Reason { return why }}
+	if len(l.claims) == 0 || rapid.Bool().Draw(m.t, "named") {
+		d.ended = m.model.remove(l, cellsOf(Whole), func(c *claim) bool { return c.r.ByName })
+		d.refused = m.model.end(k, d.ended, d.reason)
+		if m.world.EndNamed(k, why) != (len(d.ended) == 1) {
+			m.t.Fatalf("the hold by name of %v is in the model %v", k, d.ended)
+		}
+		m.follow(d)
+		return
+	}
+	h := rapid.SampledFrom(m.world.state()[k].holds).Draw(m.t, "hold")
+	d.ended = m.model.remove(l, cellsOf(h.Range), func(c *claim) bool {
+		return c.token == h.Token && c.has == cellsOf(h.Range)
+	})
+	d.refused = m.model.end(k, d.ended, d.reason)
+	if !m.world.EndHold(h.ID, why) || m.world.EndHold(h.ID, why) {
+		m.t.Fatalf("hold %d was not there once", h.ID)
+	}
+	m.follow(d)
+}
+
+// Touch renews the holds of a process.
+func (m *machine) Touch(*rapid.T) {
+	k := rapid.SampledFrom(m.keys).Draw(m.t, "key")
+	by := rapid.Uint32Range(0, 4).Draw(m.t, "by")
+	m.model.renew(k, true, func(c *claim) bool { return c.r.Party.Taker.Pid == by })
+	m.world.Renew(k, func(h *Hold) bool { return h.Party.Taker.Pid == by })
+	m.follow(direct{})
+}
+
+// Policy changes the policy of a directory.
+func (m *machine) Policy(*rapid.T) {
+	draw := func(what string) time.Duration {
+		return time.Duration(rapid.SampledFrom([]int{0, 0, 1, 3}).Draw(m.t, what)) * time.Second
+	}
+	m.world.SetPolicy(rapid.Uint64Range(1, 2).Draw(m.t, "dir"), Policy{draw("lease"), draw("grace")})
+	m.follow(direct{})
+}
+
+// Move is a directory that is renamed. The files that are open on the node of
+// its hold go along.
+func (m *machine) Move(*rapid.T) {
+	from := rapid.SampledFrom(m.keys).Draw(m.t, "from")
+	to := rapid.SampledFrom(m.keys).Draw(m.t, "to")
+	l, dest := m.model.lock(from), m.model.lock(to)
+	i := slices.IndexFunc(l.claims, func(c *claim) bool { return c.r.ByName })
+	var want error
+	switch {
+	case i < 0 || from == to:
+	case len(dest.claims) > 0:
+		want = ErrHeld
+	case dest.grace != 0:
+		want = ErrGrace
+	}
+	if err := m.world.Move(from, to); !errors.Is(err, want) || want == nil && err != nil {
+		m.t.Fatalf("%v is moved to %v: %v, want %v", from, to, err, want)
+	}
+	if i < 0 || from == to || want != nil {
+		m.follow(direct{})
+		return
+	}
+	node := l.claims[i].r.Party.File
+	m.model.token++
+	dest.listed = m.model.token
+	l.claims = slices.DeleteFunc(l.claims, func(c *claim) bool {
+		goes := c.r.ByName || c.r.Party.File == node
+		if goes {
+			c.r.Key = to
+			dest.claims = append(dest.claims, c)
+		}
+		return goes
+	})
+	l.queue = slices.DeleteFunc(l.queue, func(s *standing) bool {
+		goes := s.r.Party.File == node
+		if goes {
+			s.r.Key = to
+			dest.queue = append(dest.queue, s)
+		}
+		return goes
+	})
+	slices.SortFunc(dest.queue, func(a, b *standing) int { return cmp.Compare(a.place, b.place) })
+	for _, f := range m.files {
+		if m.keyOf[f.Handle] == from && f.File == node {
+			m.keyOf[f.Handle] = to
+		}
+	}
+	m.detours = slices.DeleteFunc(m.detours, func(r Request) bool { return r.Key == from && r.Party.File == node })
+	m.follow(direct{})
 }
 
 func (m *machine) Cancel(*rapid.T) {
@@ -125,21 +224,47 @@ func (m *machine) cancel(s *standing) {
 // Time passes, and places lapse; but Expire may be late.
 func (m *machine) Time(*rapid.T) {
 	m.world.clock.advance(time.Duration(rapid.IntRange(0, 700).Draw(m.t, "ms")) * time.Millisecond)
+	var d direct
 	if rapid.Bool().Draw(m.t, "expire") {
+		d = m.expire()
 		m.world.Expire()
-		for _, l := range m.model.locks {
-			m.leave(l, func(s *standing) bool { return s.until != 0 && s.until <= m.world.clock.now.Boot })
-		}
 	}
 	next, ok := m.world.table.NextExpiry()
-	for _, l := range m.model.locks {
+	for k, l := range m.model.locks {
+		var ends []time.Duration
 		for _, s := range l.queue {
-			if s.until != 0 && (!ok || next > s.until) {
-				m.t.Fatalf("NextExpiry is %v, %v; wait %d ends at %v", next, ok, s.id, s.until)
+			ends = append(ends, s.until)
+		}
+		for _, c := range l.claims {
+			if lease := m.model.policy(k).Lease; lease > 0 {
+				ends = append(ends, c.renewed+lease)
+			}
+		}
+		for _, end := range append(ends, l.grace) {
+			if end != 0 && (!ok || next > end) {
+				m.t.Fatalf("NextExpiry is %v, %v; something of %v ends at %v", next, ok, k, end)
 			}
 		}
 	}
-	m.follow(direct{})
+	m.follow(d)
+}
+
+// expire ends in the model what is due.
+func (m *machine) expire() (d direct) {
+	now := m.world.clock.now.Boot
+	d = direct{err: ErrBroken, reason: func(*claim) Reason { return Expired }}
+	for k, l := range m.model.locks {
+		m.model.leave(l, func(s *standing) bool { return s.until != 0 && s.until <= now })
+		if l.grace <= now {
+			l.grace = 0
+		}
+		if lease := m.model.policy(k).Lease; lease > 0 {
+			ended := m.model.remove(l, cellsOf(Whole), func(c *claim) bool { return c.renewed+lease <= now })
+			d.refused = append(d.refused, m.model.end(k, ended, d.reason)...)
+			d.ended = append(d.ended, ended...)
+		}
+	}
+	return d
 }
 
 func (m *machine) Test(*rapid.T) {
@@ -236,7 +361,7 @@ func (m *machine) Shutdown(*rapid.T) {
 	}
 	d := direct{err: ErrShutdown}
 	for _, l := range m.model.locks {
-		d.refused = append(d.refused, m.leave(l, func(*standing) bool { return true })...)
+		d.refused = append(d.refused, m.model.leave(l, func(*standing) bool { return true })...)
 	}
 	m.world.Shutdown()
 	m.follow(d)

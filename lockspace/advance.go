@@ -54,7 +54,7 @@ func (t *Table) promote(l *lock, w *wait) bool {
 // to somebody who holds something already, or be of one party with another
 // wait: then a wait may be let past others, and every one has to be looked at.
 func (t *Table) tangle(l *lock, r *Request) {
-	l.classes |= r.Via.class()
+	l.classes |= r.class()
 	if l.classes == mixed {
 		l.tangled = true
 	}

@@ -120,11 +120,11 @@ func BenchmarkAmongLocks(b *testing.B) {
 	for i := range names {
 		names[i] = "lock" + strconv.Itoa(i)
 	}
-	before := heap()
+	before := heapBytes()
 	for i, name := range names {
 		mustTry(b, t, benchRequest(uint64(i+2), Key{1, name}, ViaFlock, Whole))
 	}
-	bytes := heap() - before
+	bytes := heapBytes() - before
 	b.Run("size", func(b *testing.B) {
 		for b.Loop() {
 		}
@@ -143,7 +143,7 @@ func BenchmarkAmongLocks(b *testing.B) {
 	runtime.KeepAlive(names)
 }
 
-func heap() uint64 {
+func heapBytes() uint64 {
 	var m runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&m)

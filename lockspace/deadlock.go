@@ -29,6 +29,12 @@ import "slices"
 // it stood behind it, conflicted with a hold of the party before, or was
 // passed because he depends on it.
 //
+// Nothing else adds edges. [Table.Move] takes holds and waits, in their order,
+// to a lock that has neither: among each other they are as before, and of
+// those who stay they are rid. While a lock is in grace nobody may pass in its
+// queue, since nobody gets it; its end is a step like any other, which lets in
+// who may go.
+//
 // A request fails for a cycle of fcntl owners only, since only for POSIX locks
 // is the owner, a process, known to be the one who would have to let go; and of
 // the fcntl waits on a path, each must be known to be POSIX, not OFD. The kernel
@@ -250,10 +256,7 @@ func (t *Table) pushQueue(l *lock, w *wait) {
 // on w: they stand behind one who depends on them through w.
 func (t *Table) unblockOthers(w *wait) {
 	t.walk(w, nil, func(e *wait) {
-		if l := e.lock; !l.unsettled {
-			l.unsettled = true
-			t.unsettled = append(t.unsettled, l)
-		}
+		t.unsettle(e.lock)
 	})
 }
 

@@ -8,14 +8,35 @@
 // holds, or exclusive. A [Hold] is one grant: a mode, a byte range, the way it
 // was taken, a token, and its [Party]. A party is whoever asks: an open file,
 // an fcntl lock owner, and the processes behind them. A [Wait] is a request
-// that stands in a lock's queue.
+// that stands in a lock's queue. A lockspace is the directory of a key, with
+// its [Policy].
 //
 // # Conflict
 //
 // Two holds conflict where their ranges overlap and one of them is exclusive,
-// unless they belong to one party ([sameParty] states when). O_EXCL and flock
-// take the whole lock; fcntl takes a byte range, which splits, merges,
-// upgrades and downgrades as POSIX says for fcntl(2).
+// unless they belong to one party ([sameParty] states when). fcntl takes a byte
+// range, which splits, merges, upgrades and downgrades as POSIX says for
+// fcntl(2); everything else takes the whole lock.
+//
+// Who makes a name (O_EXCL, link, symlink, mkdir, rename) asks for a lock that
+// nobody holds: it fails on any hold, the caller's own too, and never waits.
+// That something else may have the name, like an ordinary file that holds
+// nothing, the table does not know.
+//
+// # What ends a hold
+//
+// An open file or an fcntl owner owns the holds taken through it: its unlocks
+// and its end give them back. A hold by name ([Request.ByName]) is owned by the
+// existence of the name: no close ends it, [Table.EndNamed] and [Table.EndHold]
+// do, and [Table.End], which ends all there are. [Table.Move] takes it to
+// another name.
+//
+// In a lockspace with a lease, a hold of any kind ends unless it is renewed in
+// time: by [Table.Renew], or by a lock call of its party on the lock that is not
+// refused. After an end that is not [Released], if the policy has grace, nobody
+// gets the lock for that time: who tries gets [ErrGrace], who waits goes on
+// waiting, and those who hold it beside the one whose hold ended keep what they
+// have and get no more. The name is not held then, and is not listed.
 //
 // # Order
 //
@@ -46,13 +67,23 @@
 // goroutine at a time, and its user brings the mutex. Every method is one
 // step: it returns without waiting for anything. What a step did beyond its
 // return value (waits that were granted, holds that ended) it tells the
-// [Observer]; what must outlive the process it tells the [Journal].
+// [Observer]; what must outlive the process it tells the [Journal]. It has no
+// timers: after each step its user asks [Table.NextExpiry] when to call
+// [Table.Expire], which any step may have made earlier.
 //
 // # Caveats
 //
 // The table cannot tell a POSIX lock owner from an open file description that
 // asks by fcntl: the kernel names both by a number (design 1.2). Where it
 // matters, for deadlock detection, it asks [Processes].
+//
+// A lease that has run out, or grace that is over, counts until Expire is
+// called: a renewal before that is in time. F_GETLK ([Table.Test]) has no way to
+// tell of grace; it finds nobody.
+//
+// Who made a name without an open file is known by the process alone: through
+// any of its files, that process locks what it has made itself. Two threads of
+// it that use different idioms on one name are not kept apart.
 //
 // That a process has died is noticed by the next step on a lock that it has to
 // do with. What is found out about a process after its request has begun to

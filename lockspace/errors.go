@@ -1,12 +1,18 @@
 package lockspace
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Errors of requests. A request that fails has changed nothing.
 var (
 	// ErrHeld: the request would have to wait and must not. EEXIST, EAGAIN or
 	// EWOULDBLOCK, by idiom.
 	ErrHeld = errors.New("held by another")
+	// ErrGrace: nobody holds what is asked for, but nobody gets it either for
+	// now, see [Policy.Grace]. It is a kind of ErrHeld.
+	ErrGrace = fmt.Errorf("in grace after an abnormal end, as good as %w", ErrHeld)
 	// ErrDeadlock: waiting would close a cycle of POSIX fcntl waits (fcntl(2),
 	// EDEADLK).
 	ErrDeadlock = errors.New("waiting would be a deadlock")
@@ -20,8 +26,8 @@ var (
 	ErrRange = errors.New("byte range is not valid")
 )
 
-// ErrBroken ends the waits of an open file whose lock was broken, or that was
-// closed.
+// ErrBroken ends the waits of an open file whose hold was taken away (broken,
+// expired, reaped, lost), or that was closed.
 var ErrBroken = errors.New("the lock was broken")
 
 // ErrShutdown ends every wait when the table is closed down.

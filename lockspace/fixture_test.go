@@ -94,11 +94,14 @@ type ledger struct {
 	fail       func(format string, args ...any)
 	holds      map[HoldID]Hold
 	waits      map[WaitID]Wait
+	graces     map[GraceID]Grace
 	happenings []happening
 }
 
 func (l *ledger) PutHold(h *Hold) { l.holds[h.ID] = *h }
 func (l *ledger) PutWait(w *Wait) { l.waits[w.ID] = *w }
+
+func (l *ledger) PutGrace(g *Grace) { l.graces[g.ID] = *g }
 
 func (l *ledger) DropHold(id HoldID) {
 	if _, ok := l.holds[id]; !ok {
@@ -112,6 +115,13 @@ func (l *ledger) DropWait(id WaitID) {
 		l.fail("journal: wait %d was dropped and never put", id)
 	}
 	delete(l.waits, id)
+}
+
+func (l *ledger) DropGrace(id GraceID) {
+	if _, ok := l.graces[id]; !ok {
+		l.fail("journal: grace %d was dropped and never put", id)
+	}
+	delete(l.graces, id)
 }
 
 func (l *ledger) Granted(w Wait, h Hold) {
@@ -134,6 +144,8 @@ type world struct {
 	procs  *processes
 	ledger *ledger
 	table  *Table
+	// policies are told to every table anew.
+	policies map[uint64]Policy
 }
 
 func newWorld(tb reporter) *world {
@@ -142,7 +154,13 @@ func newWorld(tb reporter) *world {
 		clock:  &clock{Instant{Wall: 1_700_000_000_000_000_000, Boot: start}},
 		tokens: new(Counter),
 		procs:  newProcesses(),
-		ledger: &ledger{fail: tb.Fatalf, holds: make(map[HoldID]Hold), waits: make(map[WaitID]Wait)},
+		ledger: &ledger{
+			fail:   tb.Fatalf,
+			holds:  make(map[HoldID]Hold),
+			waits:  make(map[WaitID]Wait),
+			graces: make(map[GraceID]Grace),
+		},
+		policies: make(map[uint64]Policy),
 	}
 	w.table = New(w.env())
 	return w
@@ -161,8 +179,15 @@ func (w *world) crash() {
 	for _, h := range w.ledger.holds {
 		holds = append(holds, &h)
 	}
-	w.table = Restore(w.env(), holds, slices.Collect(maps.Values(w.ledger.waits)))
+	next, ok := w.table.NextExpiry()
+	w.table = Restore(w.env(), holds, slices.Collect(maps.Values(w.ledger.waits)), slices.Collect(maps.Values(w.ledger.graces)))
 	w.check()
+	for dir, p := range w.policies {
+		w.SetPolicy(dir, p)
+	}
+	if again, okAgain := w.table.NextExpiry(); okAgain && (!ok || again < next) || w.table.agenda.Len() > 0 && !okAgain {
+		w.tb.Fatalf("NextExpiry was %v, %v and is %v, %v in a restored table", next, ok, again, okAgain)
+	}
 	if after := w.state(); !reflect.DeepEqual(before, after) {
 		w.tb.Fatalf("a restored table differs:\n before %v\n after  %v", before, after)
 	}
@@ -182,18 +207,21 @@ func (w *world) check() {
 	if err := checkInvariants(w.table); err != nil {
 		w.tb.Fatalf("%v\nin %v", err, w.state())
 	}
-	holds, waits := records(w.table)
+	holds, waits, graces := records(w.table)
 	if !maps.Equal(holds, w.ledger.holds) {
 		w.tb.Fatalf("the journal has the holds\n%v\nand the table\n%v", w.ledger.holds, holds)
 	}
 	if !maps.Equal(waits, w.ledger.waits) {
 		w.tb.Fatalf("the journal has the waits\n%v\nand the table\n%v", w.ledger.waits, waits)
 	}
+	if !maps.Equal(graces, w.ledger.graces) {
+		w.tb.Fatalf("the journal has the graces\n%v\nand the table\n%v", w.ledger.graces, graces)
+	}
 }
 
 // records returns what a table's journal must have of it.
-func records(t *Table) (map[HoldID]Hold, map[WaitID]Wait) {
-	holds, waits := make(map[HoldID]Hold), make(map[WaitID]Wait)
+func records(t *Table) (map[HoldID]Hold, map[WaitID]Wait, map[GraceID]Grace) {
+	holds, waits, graces := make(map[HoldID]Hold), make(map[WaitID]Wait), make(map[GraceID]Grace)
 	for _, l := range t.locks {
 		for _, h := range l.holds {
 			holds[h.ID] = *h
@@ -202,13 +230,17 @@ func records(t *Table) (map[HoldID]Hold, map[WaitID]Wait) {
 	for id, w := range t.waits {
 		waits[id] = w.Wait
 	}
-	return holds, waits
+	for _, g := range t.graces {
+		graces[g.ID] = g.Grace
+	}
+	return holds, waits, graces
 }
 
 // lockState is what can be seen of a lock.
 type lockState struct {
 	holds []Hold
 	queue []Wait
+	grace time.Duration // its end; 0: none
 }
 
 // state returns what can be seen of the table.
@@ -222,6 +254,7 @@ func (w *world) state() map[Key]lockState {
 		for q := l.first; q != nil; q = q.next {
 			st.queue = append(st.queue, q.Wait)
 		}
+		st.grace, _ = w.table.InGrace(k)
 		s[k] = st
 	}
 	return s
@@ -295,6 +328,50 @@ func (w *world) End(k Key, why func(*Hold) Reason) {
 	w.check()
 }
 
+func (w *world) EndHandle(k Key, handle uint64, why Reason) {
+	w.tb.Helper()
+	w.table.EndHandle(k, handle, why)
+	w.check()
+}
+
+func (w *world) EndOwner(k Key, file, owner uint64, why Reason) {
+	w.tb.Helper()
+	w.table.EndOwner(k, file, owner, why)
+	w.check()
+}
+
+func (w *world) EndNamed(k Key, why Reason) bool {
+	w.tb.Helper()
+	was := w.table.EndNamed(k, why)
+	w.check()
+	return was
+}
+
+func (w *world) EndHold(id HoldID, why Reason) bool {
+	w.tb.Helper()
+	was := w.table.EndHold(id, why)
+	w.check()
+	return was
+}
+
+func (w *world) Renew(k Key, which func(*Hold) bool) {
+	w.tb.Helper()
+	w.table.Renew(k, which)
+	w.check()
+}
+
+func (w *world) SetPolicy(dir uint64, p Policy) {
+	w.tb.Helper()
+	w.policies[dir] = p
+	w.table.SetPolicy(dir, p)
+	w.check()
+}
+
+func (w *world) Move(from, to Key) error {
+	w.tb.Helper()
+	return w.request(func() error { return w.table.Move(from, to) })
+}
+
 func (w *world) Cancel(id WaitID) bool {
 	w.tb.Helper()
 	was := w.table.Cancel(id)
@@ -340,7 +417,7 @@ func wantErr(t testing.TB, what string, err, want error) {
 func (h happening) String() string {
 	switch {
 	case h.wait == nil:
-		return fmt.Sprintf("ended(%v, reason %d)", *h.hold, h.reason)
+		return fmt.Sprintf("ended(%v, %v)", *h.hold, h.reason)
 	case h.hold == nil:
 		return fmt.Sprintf("refused(%v, %v)", *h.wait, h.err)
 	}

@@ -147,6 +147,10 @@ func FuzzSteps(f *testing.F) {
 	f.Add([]byte{try, 0x40, 0, 3, wait, 0x49, 0, 9, try, 0x40, 4, 9, cancel, 1, 0, 0, wait, 0x49, 0, 9, expire, 0, 0, 0})
 	f.Add([]byte{try, 0x80, 0, 4, try, 0x89, 5, 9, wait, 0x80, 5, 5, wait, 0x89, 4, 4, crash, 0, 0, 0, end, 0, 0, 0})
 	f.Add([]byte{try, 0xc0, 0, 4, wait, 0xc9, 0, 4, wait, 0xd2, 0, 4, flush, 0xc0, 0, 0, closeHandle, 0xc9, 0, 0})
+	const other, policy, renew, endNamed, endHold, move, died = 15, 0, 1, 2, 3, 4, 5
+	f.Add([]byte{other, 0x12, policy, 0, try, 0x40, 1, 0, wait, 0x09, 0, 0, expire, 250, 0, 0, other, 0, move, 2, expire, 250, 0, 0, crash, 0, 0, 0})
+	f.Add([]byte{other, 0x11, policy, 0, try, 0x40, 2, 0, wait, 0x02, 0, 0, other, 1, endHold, 2, crash, 0, 0, 0, expire, 250, 0, 0})
+	f.Add([]byte{try, 0x41, 3, 0, try, 1, 0, 0, wait, 0x0b, 0, 0, other, 1, move, 1, other, 1, died, 4, other, 1, endNamed, 0, other, 1, renew, 0})
 	f.Add(bytes.Repeat([]byte{wait, 0x88, 0, 9, wait, 0x91, 3, 12, cancel, 2, 0, 0, unlock, 0x88, 2, 4}, 8))
 	f.Fuzz(func(t *testing.T, input []byte) {
 		w := newWorld(t)
@@ -157,8 +161,10 @@ func FuzzSteps(f *testing.F) {
 		}
 		w.Shutdown()
 		for k := range w.state() {
-			w.End(k, func(*Hold) Reason { return Released })
+			w.End(k, func(*Hold) Reason { return Reaped })
 		}
+		w.clock.advance(time.Minute)
+		w.Expire()
 		if locks, holds, waits := w.table.Len(); locks+holds+waits != 0 {
 			t.Fatalf("left over are %d locks, %d holds, %d waits", locks, holds, waits)
 		}
@@ -190,7 +196,7 @@ func step(t *testing.T, w *world, b [4]byte, lastID *WaitID) {
 	case 6:
 		w.CloseHandle(r.Key, r.Party.Handle)
 	case 7:
-		w.End(r.Key, func(h *Hold) Reason { return Reason(h.Party.Handle % 2) })
+		w.End(r.Key, func(h *Hold) Reason { return Reason(h.Party.Handle % 6) })
 	case 8:
 		w.Cancel(WaitID(b[1]))
 	case 9:
@@ -208,12 +214,46 @@ func step(t *testing.T, w *world, b [4]byte, lastID *WaitID) {
 		clear(w.procs.dead)
 	case 14:
 		w.table.Edges(func(Edge) bool { return true })
+	case 15:
+		nameStep(t, w, b, &r)
+	}
+}
+
+// nameStep is a step that has to do with names and policies.
+func nameStep(t *testing.T, w *world, b [4]byte, r *Request) {
+	switch b[2] % 6 {
+	case 0:
+		w.SetPolicy(uint64(b[3]%2), Policy{
+			Lease: time.Duration(b[1]&15) * 500 * time.Millisecond,
+			Grace: time.Duration(b[1]>>4) * 500 * time.Millisecond,
+		})
+	case 1:
+		w.Renew(r.Key, func(h *Hold) bool { return uint64(h.ID)&3 == uint64(b[3]&3) })
+	case 2:
+		w.EndNamed(r.Key, Reason(b[3]%6))
+	case 3:
+		id := HoldID(b[1])
+		if w.EndHold(id, Reason(b[3]%6)) && w.EndHold(id, Released) {
+			t.Fatalf("hold %d ended twice", id)
+		}
+	case 4:
+		to := Key{uint64(b[3] % 2), "L"}
+		if b[3]&2 != 0 {
+			to.Name = "M"
+		}
+		if err := w.Move(r.Key, to); err != nil && !errors.Is(err, ErrHeld) {
+			t.Fatal(err)
+		}
+	case 5:
+		w.EndOwner(r.Key, r.Party.File, r.Party.Owner, Reason(b[3]%6))
+		w.EndHandle(r.Key, r.Party.Handle, Reason(b[3]%6))
 	}
 }
 
 // fuzzRequest reads a request: three bits of the second byte for the handle,
 // three for the process, two for the idiom, and one byte each for the first
-// and the last byte of the range; with 15 it goes to the end.
+// and the last byte of the range; with 15 it goes to the end. Who makes a name
+// has no range, but a way to make it.
 func fuzzRequest(b [4]byte) Request {
 	handle := uint64(b[1]&7) + 1
 	p := Process{Pid: uint32(b[1] >> 3 & 7 % 5), Started: 1}
@@ -232,7 +272,16 @@ func fuzzRequest(b [4]byte) Request {
 	case 0:
 		r.Via = ViaFlock
 	case 1:
-		r.Via, r.Mode = ViaExcl, Exclusive
+		switch b[2] & 3 {
+		case 0:
+			r.Via = ViaExcl
+		case 1:
+			r.Via, r.ByName = ViaExcl, true
+		case 2:
+			r.Via, r.Party.Handle = ViaLink, 0
+		case 3:
+			r.Via, r.Party.Handle, r.Party.File = ViaMkdir, 0, 99
+		}
 	case 2:
 		r.Via, r.Party.Owner = ViaFcntl, 100+uint64(p.Pid)
 	case 3:

@@ -10,7 +10,7 @@ import (
 // It changes nothing.
 func checkInvariants(t *Table) error {
 	for _, check := range []func(*Table) error{
-		checkLocks, checkHolds, checkQueues, checkOwners, checkListings, checkAbsent, checkLiveness,
+		checkLocks, checkHolds, checkQueues, checkOwners, checkNames, checkListings, checkAbsent, checkAgenda, checkLiveness,
 	} {
 		if err := check(t); err != nil {
 			return err
@@ -19,16 +19,19 @@ func checkInvariants(t *Table) error {
 	return nil
 }
 
-// checkLocks: a lock is in locks exactly while it has a hold or a wait, and
-// the counts are right.
+// checkLocks: a lock is in locks exactly while it has a hold, a wait or grace,
+// and the counts are right.
 func checkLocks(t *Table) error {
 	holds, waits := 0, 0
 	for k, l := range t.locks {
 		if l.key != k {
 			return fmt.Errorf("lock %v is filed under %v", l.key, k)
 		}
-		if len(l.holds) == 0 && l.queued == 0 {
-			return fmt.Errorf("lock %v has neither hold nor wait", k)
+		if len(l.holds) == 0 && l.queued == 0 && !l.grace {
+			return fmt.Errorf("lock %v has neither hold nor wait nor grace", k)
+		}
+		if l.grace != (t.graces[k] != nil) {
+			return fmt.Errorf("lock %v is in grace: %v, by its key: %v", k, l.grace, !l.grace)
 		}
 		if l.unsettled || len(t.unsettled) > 0 {
 			return fmt.Errorf("lock %v is unsettled after the step", k)
@@ -88,13 +91,17 @@ func checkHold(t *Table, l *lock, h *Hold) error {
 		return fmt.Errorf("hold %v is on lock %v", *h, l.key)
 	case !h.Range.Valid() || h.Via != ViaFcntl && h.Range != Whole:
 		return fmt.Errorf("hold %v has the range %v", *h, h.Range)
-	case h.Via == ViaExcl && h.Mode != Exclusive:
+	case h.Via.makes() && h.Mode != Exclusive:
 		return fmt.Errorf("hold %v is a shared creation", *h)
+	case !h.Valid(false):
+		return fmt.Errorf("hold %v would be taken for damaged", *h)
+	case h.Renewed < h.Since.Boot:
+		return fmt.Errorf("hold %v was renewed before it was taken", *h)
 	case h.ID == 0 || h.ID > t.lastHold:
 		return fmt.Errorf("hold %v has a number after the last, %d", *h, t.lastHold)
-	case h.Listed != l.listed || h.Listed > h.Token:
+	case h.Listed != l.listed || h.Listed == 0:
 		return fmt.Errorf("hold %v has a place in the listing that is not the lock's, %d", *h, l.listed)
-	case l.classes&h.Via.class() == 0:
+	case l.classes&h.class() != h.class():
 		return fmt.Errorf("hold %v is of an idiom that its lock has not seen", *h)
 	}
 	return nil
@@ -105,22 +112,26 @@ func checkHold(t *Table, l *lock, h *Hold) error {
 // die, numbers come back), so any relation of their processes is accepted.
 func checkPair(a, b *Hold) error {
 	conflict := (a.Mode == Exclusive || b.Mode == Exclusive) && a.Range.Overlaps(b.Range)
-	fcntl := 0
+	fcntl, nobodys := 0, false
 	for _, h := range []*Hold{a, b} {
 		if h.Via == ViaFcntl {
 			fcntl++
 		}
+		nobodys = nobodys || h.nobodysFile()
+	}
+	if a.ByName && b.ByName {
+		return fmt.Errorf("two hold by one name: %v and %v", *a, *b)
 	}
 	var related bool
-	switch fcntl {
-	case 2:
+	switch {
+	case fcntl == 2:
 		related = sameOwner(&a.Party, &b.Party)
-	case 1:
+	case fcntl == 1 || nobodys:
 		pids := func(p *Party) []uint32 { return []uint32{p.Taker.Pid, p.Opener.Pid} }
 		related = a.Party.Handle == b.Party.Handle || slices.ContainsFunc(pids(&a.Party), func(p uint32) bool {
 			return p != 0 && slices.Contains(pids(&b.Party), p)
 		})
-	case 0:
+	default:
 		related = a.Party.Handle == b.Party.Handle
 	}
 	if conflict && !related {
@@ -165,9 +176,11 @@ func checkQueues(t *Table) error {
 				return fmt.Errorf("wait %d is not once among its handle's", w.ID)
 			case w.Via == ViaFcntl && count(t.waitsByOwner[w.Party.Owner], w) != 1:
 				return fmt.Errorf("wait %d is not once among its owner's", w.ID)
+			case !w.Valid(true):
+				return fmt.Errorf("wait %d would be taken for damaged: %v", w.ID, w.Wait)
 			case !l.span.Covers(w.Range):
 				return fmt.Errorf("wait %d is for more than all wait for, %v", w.ID, l.span)
-			case l.classes&w.Via.class() == 0:
+			case l.classes&w.class() != w.class():
 				return fmt.Errorf("wait %d is of an idiom that its lock has not seen", w.ID)
 			}
 			byHandle++
@@ -233,6 +246,25 @@ func checkOwners(t *Table) error {
 	return nil
 }
 
+// checkNames: every hold by name, and no other, is found by its number.
+func checkNames(t *Table) error {
+	named := 0
+	for k, l := range t.locks {
+		for _, h := range l.holds {
+			if h.ByName {
+				named++
+				if t.named[h.ID] != l || t.Named(k) != h {
+					return fmt.Errorf("the hold by name %v is not found", *h)
+				}
+			}
+		}
+	}
+	if named != len(t.named) {
+		return fmt.Errorf("%d holds by name are known, there are %d", len(t.named), named)
+	}
+	return nil
+}
+
 // checkListings: a name is in its directory's listing exactly while it has a
 // hold, at the place that its lock knows.
 func checkListings(t *Table) error {
@@ -285,6 +317,53 @@ func checkAbsent(t *Table) error {
 	}
 	return nil
 }
+
+// checkAgenda: every lease that runs and every grace is on the agenda, once,
+// for the right time; nothing else is; and it is a heap.
+func checkAgenda(t *Table) error {
+	want := len(t.graces)
+	for k, g := range t.graces {
+		if g.Key != k || t.locks[k] == nil || g.ID == 0 || g.ID > t.lastGrace {
+			return fmt.Errorf("the grace %v is filed under %v", g.Grace, k)
+		}
+		if g.end.at != g.Until || g.end.hold != 0 || g.end.lock != t.locks[k] || !onAgenda(t, g.end) {
+			return fmt.Errorf("nobody will end the grace of %v", k)
+		}
+	}
+	leases := 0
+	for k, l := range t.locks {
+		lease := t.policies[k.Dir].Lease
+		for _, h := range l.holds {
+			e := t.leases[h.ID]
+			if (e != nil) != (lease > 0) {
+				return fmt.Errorf("the hold %v has a lease of %v and ends: %v", *h, lease, e != nil)
+			}
+			if e == nil {
+				continue
+			}
+			leases++
+			if e.at != h.Renewed+lease || e.hold != h.ID || e.lock != l || !onAgenda(t, e) {
+				return fmt.Errorf("the hold %v with a lease of %v ends at %v", *h, lease, e.at)
+			}
+		}
+	}
+	if leases != len(t.leases) || want+leases != len(t.agenda) {
+		return fmt.Errorf("%d graces and %d leases, by hold %d, make an agenda of %d", want, leases, len(t.leases), len(t.agenda))
+	}
+	for i, e := range t.agenda {
+		if i > 0 && e.at < t.agenda[(i-1)/2].at {
+			return fmt.Errorf("the agenda is not in order at %d", i)
+		}
+	}
+	for dir, p := range t.policies {
+		if p == (Policy{}) || p.Lease < 0 || p.Grace < 0 {
+			return fmt.Errorf("directory %d has the policy %v", dir, p)
+		}
+	}
+	return nil
+}
+
+func onAgenda(t *Table, e *event) bool { return e.index < len(t.agenda) && t.agenda[e.index] == e }
 
 // checkLiveness: no present wait could go.
 func checkLiveness(t *Table) error {

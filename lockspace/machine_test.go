@@ -23,7 +23,7 @@ func TestModel(t *testing.T) {
 		"posix and ofd":   {"posix", "ofd"},
 		"flock":           {"flock"},
 		"posix and flock": {"posix", "flock"},
-		"all":             {"posix", "ofd", "flock", "flock", "excl"},
+		"all":             {"posix", "ofd", "flock", "flock", "excl", "named", "link", "mkdir"},
 	} {
 		t.Run(name, func(t *testing.T) { checkModel(t, idioms) })
 	}
@@ -157,6 +157,14 @@ func (m *machine) request() Request {
 		r.Via = ViaFlock
 	case "excl":
 		r.Via, r.Mode = ViaExcl, Exclusive
+	case "named":
+		r.Via, r.Mode, r.ByName = ViaExcl, Exclusive, true
+	case "link":
+		// The name may be of a node that others have open.
+		r.Via, r.Mode, r.ByName, r.Party.Handle = ViaLink, Exclusive, true, 0
+	case "mkdir":
+		r.Via, r.Mode, r.ByName, r.Party.Handle = ViaMkdir, Exclusive, true, 0
+		r.Party.File = 99
 	}
 	if r.Via == ViaFcntl {
 		r.Range = m.someRange()
@@ -301,7 +309,7 @@ func (m *machine) compare() {
 			c.maybe = nil
 		}
 		for _, h := range st.holds {
-			holds = append(holds, (&claim{r: h.Request, has: cellsOf(h.Range), token: h.Token, since: h.Since}).String())
+			holds = append(holds, (&claim{r: h.Request, has: cellsOf(h.Range), token: h.Token, since: h.Since, renewed: h.Renewed}).String())
 		}
 		for _, c := range l.claims {
 			claims = append(claims, c.String())
@@ -319,6 +327,9 @@ func (m *machine) compare() {
 		m.compareYoungest(k, l)
 		if present := slices.DeleteFunc(slices.Clone(l.queue), func(s *standing) bool { return s.until != 0 }); m.world.table.Waiting(k) != len(present) {
 			m.t.Fatalf("%d wait for %v, in the model %d", m.world.table.Waiting(k), k, len(present))
+		}
+		if st.grace != l.grace {
+			m.t.Fatalf("%v is in grace until %v, in the model until %v", k, st.grace, l.grace)
 		}
 	}
 	m.compareListings()

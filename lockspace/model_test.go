@@ -49,13 +49,16 @@ type claim struct {
 	has   cellSet
 	token uint64
 	since Instant
+	// renewed is when its lease began.
+	renewed time.Duration
 	// maybe are the processes that may as well be the taker: of two claims of
 	// one age that became one, either may go on.
 	maybe []Process
 }
 
 func (c *claim) String() string {
-	return fmt.Sprintf("%v %v %v token %d since %v by %v", c.r.Via, c.r.Mode, c.has, c.token, c.since.Boot, c.r.Party)
+	return fmt.Sprintf("%v by name %v %v %v token %d since %v, renewed %v, by %v",
+		c.r.Via, c.r.ByName, c.r.Mode, c.has, c.token, c.since.Boot, c.renewed, c.r.Party)
 }
 
 // standing is a wait.
@@ -71,6 +74,7 @@ type modelLock struct {
 	claims []*claim
 	queue  []*standing
 	listed uint64
+	grace  time.Duration // its end; 0: none
 }
 
 type model struct {
@@ -118,10 +122,11 @@ func (m *model) oneParty(a *Request, since Instant, b *Request) answer {
 		}
 		return no
 	}
-	if a.Party.Handle == b.Party.Handle {
+	if a.Party.Handle != 0 && a.Party.Handle == b.Party.Handle {
 		return yes
 	}
-	if fcntl == 0 || b.Party.Taker.Pid == 0 {
+	// Who made a name without a file has only his process to be known by.
+	if fcntl == 0 && a.Party.Handle != 0 || b.Party.Taker.Pid == 0 {
 		return no
 	}
 	// The holder is the taker while it lives, else the opener.
@@ -166,7 +171,7 @@ func (m *model) inTheWay(l *modelLock, r *Request) (result answer, sure bool) {
 
 // own: is c what r's owner can convert and give back?
 func own(c *claim, r *Request) bool {
-	if c.r.Via != r.Via {
+	if c.r.Via != r.Via || c.r.ByName {
 		return false
 	}
 	if r.Via == ViaFcntl {
@@ -236,6 +241,9 @@ func (m *model) dependsOn(s *standing, r *Request) bool {
 // mayGo: is r, behind some of the queue, kept by nothing? sure is false if
 // that could be otherwise after a look-up.
 func (m *model) mayGo(l *modelLock, r *Request, behind []*standing) (free, sure bool) {
+	if l.grace != 0 && !hasAlready(l, r) {
+		return false, true
+	}
 	kept, sure := m.inTheWay(l, r)
 	if kept == yes {
 		return false, sure
@@ -316,7 +324,8 @@ func (m *model) grant(l *modelLock, r *Request) *claim {
 		}
 	}
 	m.token++
-	g := &claim{r: *r, has: wanted, token: m.token, since: m.world.clock.now}
+	now := m.world.clock.now
+	g := &claim{r: *r, has: wanted, token: m.token, since: now, renewed: now.Boot}
 	// One owner's holds of one mode through one file that are side by side are
 	// one hold.
 	for again := true; again; {
@@ -378,6 +387,51 @@ func (m *model) remove(l *modelLock, taken cellSet, which func(*claim) bool) (en
 	}
 	l.claims = after
 	return ended
+}
+
+// policy returns the policy of a lock.
+func (m *model) policy(k Key) Policy { return m.world.policies[k.Dir] }
+
+// end ends whole claims that were not given back: grace begins, and unless
+// their party died, the waits of their files end.
+func (m *model) end(k Key, ended []*claim, why func(*claim) Reason) (refused []*standing) {
+	l := m.lock(k)
+	for _, c := range ended {
+		if why(c) == Released {
+			continue
+		}
+		if d := m.policy(k).Grace; d > 0 {
+			l.grace = max(l.grace, m.world.clock.now.Boot+d)
+		}
+		if why(c) == Died || c.r.Party.Handle == 0 {
+			continue
+		}
+		refused = append(refused, m.leave(l, func(s *standing) bool { return s.r.Party.Handle == c.r.Party.Handle })...)
+	}
+	return refused
+}
+
+// leave takes waits out of a queue, and returns the present ones.
+func (m *model) leave(l *modelLock, which func(*standing) bool) (present []*standing) {
+	l.queue = slices.DeleteFunc(l.queue, func(s *standing) bool {
+		if which(s) && s.until == 0 {
+			present = append(present, s)
+		}
+		return which(s)
+	})
+	return present
+}
+
+// renew renews claims, if there is a lease or the user asked for it.
+func (m *model) renew(k Key, asked bool, which func(*claim) bool) {
+	if !asked && m.policy(k).Lease == 0 {
+		return
+	}
+	for _, c := range m.lock(k).claims {
+		if which(c) {
+			c.renewed = m.world.clock.now.Boot
+		}
+	}
 }
 
 func indexes(s cellSet) (list []int) {

@@ -19,7 +19,10 @@ func (t *Table) conflicts(a *Request, aSince Instant, b *Request) (yes, known bo
 //   - two fcntl requests: the same lock owner ([sameOwner]);
 //   - two others (flock, O_EXCL): the same open file;
 //   - one of each: the same open file or the same process, so that a program
-//     that takes both kinds on its own file does not block itself.
+//     that takes both kinds on its own file does not block itself;
+//   - one that made the name without an open file (link, symlink, mkdir,
+//     rename) and any other: the same process, for the same reason. It has no
+//     open file through which its process could come to its own name.
 //
 // The process behind a is the one that took it while that lives, else the one
 // that opened the file. A number alone does not make two processes one:
@@ -29,9 +32,9 @@ func (t *Table) sameParty(a *Request, aSince Instant, b *Request) (same, known b
 	switch {
 	case a.Via == ViaFcntl && b.Via == ViaFcntl:
 		return sameOwner(&a.Party, &b.Party), true
-	case a.Party.Handle == b.Party.Handle:
+	case a.Party.Handle == b.Party.Handle && a.Party.Handle != 0:
 		return true, true
-	case a.Via != ViaFcntl && b.Via != ViaFcntl:
+	case a.Via != ViaFcntl && b.Via != ViaFcntl && !a.nobodysFile():
 		return false, true
 	}
 	p := b.Party.Taker

@@ -130,34 +130,14 @@ func (t *Table) resumable(l *lock, r *Request) (back *wait) {
 	return back
 }
 
-// Expire gives up the places that have lapsed. The user calls it at the time
-// that [Table.NextExpiry] tells, or later.
-func (t *Table) Expire() {
-	now := t.clock.Now().Boot
-	for len(t.absent) > 0 && t.absent[0].until <= now {
-		t.giveUp(t.absent[0])
-		t.absent = t.absent[1:]
-	}
-}
-
 // giveUp drops the wait that a refers to, if it is still absent since then.
 func (t *Table) giveUp(a absentee) {
 	w := t.waits[a.id]
 	if w == nil || w.AbsentUntil != a.until {
 		return
 	}
-	l := w.lock
-	t.dequeue(l, w)
-	t.settle(l)
-}
-
-// NextExpiry returns when [Table.Expire] has something to do next, on the
-// clock of [Instant.Boot].
-func (t *Table) NextExpiry() (at time.Duration, ok bool) {
-	if len(t.absent) == 0 {
-		return 0, false
-	}
-	return t.absent[0].until, true
+	t.dequeue(w.lock, w)
+	t.unsettle(w.lock)
 }
 
 // restoreAbsent rebuilds the order of expiry.

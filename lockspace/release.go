@@ -1,5 +1,7 @@
 package lockspace
 
+import "slices"
+
 // Unlock gives back what p holds of k by idiom via in range r: LOCK_UN, or
 // F_UNLCK. Giving back what is not held is no error, as in flock(2) and
 // fcntl(2).
@@ -13,9 +15,12 @@ func (t *Table) Unlock(k Key, p Party, via Via, r Range) {
 		return
 	}
 	if via == ViaFcntl {
-		t.unlockOwner(l, p.File, p.Owner, r)
+		t.unlockOwner(l, p.File, p.Owner, r, Released)
 	} else {
 		t.unlockHandle(l, p.Handle, via)
+	}
+	if len(t.leases) > 0 {
+		t.renewHandle(l, &p, via)
 	}
 	t.settle(l)
 }
@@ -23,7 +28,11 @@ func (t *Table) Unlock(k Key, p Party, via Via, r Range) {
 // Flush is a close of file by the process with the fcntl owner number: every
 // close gives back the POSIX locks of the process on that file (fcntl(2)),
 // and nothing else.
-func (t *Table) Flush(k Key, file, owner uint64) {
+func (t *Table) Flush(k Key, file, owner uint64) { t.EndOwner(k, file, owner, Released) }
+
+// EndOwner is [Table.Flush] for a reason that the user knows: [Died] if the
+// process is at its end.
+func (t *Table) EndOwner(k Key, file, owner uint64, why Reason) {
 	// Every close of any file comes by here; most have no fcntl lock.
 	if t.ownerHolds[owner] == 0 {
 		return
@@ -32,25 +41,30 @@ func (t *Table) Flush(k Key, file, owner uint64) {
 	if l == nil {
 		return
 	}
-	t.unlockOwner(l, file, owner, Whole)
+	t.unlockOwner(l, file, owner, Whole, why)
 	t.settle(l)
 }
 
 // CloseHandle is the end of an open file: everything taken through it is
-// given back, and its places in the queue are given up. A call that is still
-// waiting, which the kernel does not do to an open file, ends with
-// [ErrBroken].
-func (t *Table) CloseHandle(k Key, handle uint64) {
+// given back, but for a hold by name, and its places in the queue are given
+// up. A call that is still waiting, which the kernel does not do to an open
+// file, ends with [ErrBroken].
+func (t *Table) CloseHandle(k Key, handle uint64) { t.EndHandle(k, handle, Released) }
+
+// EndHandle is [Table.CloseHandle] for a reason that the user knows: [Died] if
+// it was the end of its process that closed the file, [Lost] if the file is
+// open and what it holds is gone.
+func (t *Table) EndHandle(k Key, handle uint64, why Reason) {
 	l := t.locks[k]
 	if l == nil {
 		return
 	}
 	for i := 0; i < len(l.holds); {
-		if l.holds[i].Party.Handle != handle {
+		if h := l.holds[i]; h.Party.Handle != handle || h.ByName {
 			i++
 			continue
 		}
-		t.observer.Ended(*t.drop(l, i), Released)
+		t.end(l, i, why)
 	}
 	if l.queued > 0 {
 		t.refuse(l, handle)
@@ -60,21 +74,62 @@ func (t *Table) CloseHandle(k Key, handle uint64) {
 
 // End ends every hold of k, each for the reason that why gives: Released for
 // those of the caller, Broken for others. The waits of an open file whose
-// hold was broken end with [ErrBroken].
+// hold was taken away end with [ErrBroken].
 func (t *Table) End(k Key, why func(*Hold) Reason) {
 	l := t.locks[k]
 	if l == nil {
 		return
 	}
 	for len(l.holds) > 0 {
-		h := t.drop(l, 0)
-		reason := why(h)
-		if reason == Broken {
-			t.refuse(l, h.Party.Handle)
-		}
-		t.observer.Ended(*h, reason)
+		t.end(l, 0, why(l.holds[0]))
 	}
 	t.settle(l)
+}
+
+// EndHold ends exactly the hold with a number, if there still is one, and
+// reports whether there was: how a hold is reaped. The number stays the same
+// while the hold is renewed and moved. Holds by name are found at once, for
+// others the whole table may be searched.
+func (t *Table) EndHold(id HoldID, why Reason) bool {
+	l := t.lockOf(id)
+	if l == nil {
+		return false
+	}
+	t.end(l, l.find(id), why)
+	t.settle(l)
+	return true
+}
+
+// lockOf returns the lock that has the hold with a number, nil if there is
+// none.
+func (t *Table) lockOf(id HoldID) *lock {
+	if l := t.named[id]; l != nil {
+		return l
+	}
+	for _, l := range t.locks {
+		if l.find(id) >= 0 {
+			return l
+		}
+	}
+	return nil
+}
+
+// find returns the index of the hold with a number, -1 if l does not have it.
+func (l *lock) find(id HoldID) int {
+	return slices.IndexFunc(l.holds, func(h *Hold) bool { return h.ID == id })
+}
+
+// end ends the i-th hold of l as a whole. If it was not given back, grace
+// begins; if it was taken away from an open file, the waits of that end.
+func (t *Table) end(l *lock, i int, why Reason) {
+	h := t.drop(l, i)
+	if why.abnormal() {
+		t.beginGrace(l)
+	}
+	if why.takesAway() {
+		t.refuse(l, h.Party.Handle)
+	}
+	t.observer.Ended(*h, why)
 }
 
 // refuse ends the waits in l's queue of a handle that is broken or closed.
@@ -91,8 +146,8 @@ func (t *Table) refuse(l *lock, handle uint64) {
 }
 
 // unlockOwner takes range r out of the fcntl holds on file that bear an owner
-// number.
-func (t *Table) unlockOwner(l *lock, file, owner uint64, r Range) {
+// number. Those of which nothing is left end for a reason.
+func (t *Table) unlockOwner(l *lock, file, owner uint64, r Range, why Reason) {
 	// Parts that stay are put at the end; they need not be looked at again.
 	for i, n := 0, len(l.holds); i < n; {
 		h := l.holds[i]
@@ -100,18 +155,21 @@ func (t *Table) unlockOwner(l *lock, file, owner uint64, r Range) {
 			i++
 			continue
 		}
-		if !t.cut(l, i, r) {
-			t.observer.Ended(*h, Released)
+		if r.Covers(h.Range) {
+			t.end(l, i, why)
+		} else {
+			t.cut(l, i, r)
 		}
 		n--
 	}
 }
 
-// unlockHandle drops the holds that a handle has by an idiom of whole locks.
+// unlockHandle drops the hold that a handle has by an idiom of whole locks,
+// and that is not owned by the name.
 func (t *Table) unlockHandle(l *lock, handle uint64, via Via) {
 	for i, h := range l.holds {
-		if h.Via == via && h.Party.Handle == handle {
-			t.observer.Ended(*t.drop(l, i), Released)
+		if h.Via == via && h.Party.Handle == handle && !h.ByName {
+			t.end(l, i, Released)
 			return // there is one at most
 		}
 	}

@@ -131,6 +131,8 @@ func (m *machine) ask(r *Request, id WaitID) bool {
 	if free != granted {
 		m.t.Fatalf("granted %v, and may go %v: %v", granted, free, *r)
 	}
+	// A call that is not refused is a sign of life.
+	m.model.renew(r.Key, false, func(c *claim) bool { return m.model.oneParty(&c.r, c.since, r) == yes })
 	if granted {
 		m.model.grant(l, r)
 		m.follow(direct{})
@@ -176,8 +178,11 @@ func (m *machine) resumed(l *modelLock, r *Request) int {
 // (yes) get ErrLookup instead.
 func (m *machine) expect(r *Request, id WaitID) (lookUp answer, want error) {
 	l := m.model.lock(r.Key)
-	if r.Via == ViaExcl && len(l.claims) > 0 {
+	if r.Via.makes() && len(l.claims) > 0 {
 		return no, ErrHeld
+	}
+	if l.grace != 0 && !hasAlready(l, r) && (id == 0 || r.Via.makes()) {
+		return no, ErrGrace
 	}
 	_, before := m.place(l, r)
 	behind := l.queue[:before]

@@ -3,6 +3,7 @@ package lockspace
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,8 @@ import (
 //	c@a                process c through a's open file (inherited)
 //	[try] excl, flock s|x, posix s|x RANGE, ofd s|x RANGE
 //	                   take; RANGE is first-last, "4-" goes to the end
+//	link, symlink, mkdir, rename, named
+//	                   make the name, which owns the hold; "named" is an O_EXCL
 //	unexcl, unflock, unposix RANGE, unofd RANGE
 //	test posix|ofd s|x RANGE
 //	close              the process's last descriptor of the file goes
@@ -31,9 +34,18 @@ import (
 //	interrupted        its wait on the lock is interrupted
 //	breaks             a unlinks the name: a's own holds are released, others broken
 //	dies, reborn       the process is gone; its number is another process now
+//	killed             it dies, and the kernel closes its file
+//	exits              it dies, and others have its file
+//	removes            the name: its hold by name is released, and only it
+//	ends REASON        of the hold by name, by its number
+//	touches            its holds on the lock are renewed
+//	policy LEASE GRACE of all locks
+//	move L M           a directory is renamed
+//	grace              how long the lock stays in grace
 //	pass 900ms, expire, next, shutdown, crash
 //	on M               at the end: on lock M; L if there is none
 //	+b -a !a           a wait was granted, a hold was released, was broken
+//	a(expired)         a hold ended for another reason
 //	b:deadlock         a wait was refused, and why
 //	= HOLDS | QUEUE    the lock, with ~ behind those who are absent ("=M ..." for M,
 //	                   "=pictures ..." for the holds in the order of pictures)
@@ -157,6 +169,24 @@ func (s *script) run(t *testing.T, words []string) string {
 	case "shutdown":
 		s.Shutdown()
 		return ""
+	case "policy":
+		var p Policy
+		for i, d := range []*time.Duration{&p.Lease, &p.Grace} {
+			var err error
+			if *d, err = time.ParseDuration(words[i+1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.SetPolicy(1, p)
+		return ""
+	case "move":
+		return strings.Replace(s.outcome(true, s.Move(s.key(words[1]), s.key(words[2]))), "got", "", 1)
+	case "grace":
+		until, ok := s.table.InGrace(s.key(lock))
+		if !ok {
+			return "none"
+		}
+		return (until - s.clock.now.Boot).String()
 	case "crash":
 		s.crash()
 		return ""
@@ -188,6 +218,28 @@ func (s *script) act(t *testing.T, name string, words []string, lock string) str
 			}
 			return Broken
 		})
+	case "killed":
+		s.procs.dead[p.Taker.Pid] = true
+		s.EndOwner(key, p.File, posix, Died)
+		s.EndHandle(key, p.Handle, Died)
+	case "exits":
+		s.procs.dead[p.Taker.Pid] = true
+		s.EndOwner(key, p.File, posix, Died)
+	case "removes":
+		if !s.EndNamed(key, Released) {
+			return "nothing"
+		}
+	case "ends":
+		h := s.table.Named(key)
+		if h == nil {
+			return "nothing"
+		}
+		why := slices.IndexFunc([]Reason{Released, Broken, Reaped, Expired, Died, Lost}, func(r Reason) bool { return r.String() == words[1] })
+		if !s.EndHold(h.ID, Reason(why)) {
+			return "nothing"
+		}
+	case "touches":
+		s.Renew(key, func(h *Hold) bool { return h.Party.Taker.Pid == p.Taker.Pid })
 	case "dies":
 		s.died(p.Taker.Pid)
 	case "reborn":
@@ -224,6 +276,12 @@ func (s *script) parse(t *testing.T, key Key, p Party, words []string) Request {
 	switch strings.TrimPrefix(words[0], "un") {
 	case "excl":
 		r.Via = ViaExcl
+	case "named":
+		r.Via, r.ByName = ViaExcl, true
+	case "link", "symlink", "mkdir", "rename":
+		r.Via = map[string]Via{"link": ViaLink, "symlink": ViaSymlink, "mkdir": ViaMkdir, "rename": ViaRename}[words[0]]
+		r.Party.Handle, r.Party.File = 0, 1000 // a node of its own
+		s.names[[2]uint64{0, uint64(p.Taker.Pid)}] = s.name(&Request{Party: p})
 	case "flock":
 		r.Via = ViaFlock
 	case "posix":
@@ -253,6 +311,8 @@ func (s *script) parse(t *testing.T, key Key, p Party, words []string) Request {
 
 func (s *script) outcome(granted bool, err error) string {
 	switch {
+	case errors.Is(err, ErrGrace):
+		return "grace"
 	case errors.Is(err, ErrHeld):
 		return "held"
 	case errors.Is(err, ErrDeadlock):
@@ -271,7 +331,14 @@ func (s *script) outcome(granted bool, err error) string {
 
 func (s *script) happened(h happening) string {
 	if h.wait == nil {
-		return map[Reason]string{Released: "-", Broken: "!"}[h.reason] + s.name(&h.hold.Request)
+		name := s.name(&h.hold.Request)
+		switch h.reason {
+		case Released:
+			return "-" + name
+		case Broken:
+			return "!" + name
+		}
+		return fmt.Sprintf("%s(%v)", name, h.reason)
 	}
 	name := s.name(&h.wait.Request)
 	switch h.err {
@@ -293,6 +360,9 @@ func (s *script) name(r *Request) string {
 func (s *script) hold(h *Hold) string {
 	text := s.name(&h.Request) + " " + h.Mode.String()[:1]
 	text = strings.Replace(text, " e", " x", 1)
+	if h.ByName {
+		text += " " + h.Via.String()
+	}
 	if h.Via == ViaFcntl {
 		text += " " + strings.TrimSuffix(h.Range.String(), "end")
 	}

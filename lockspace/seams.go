@@ -1,6 +1,9 @@
 package lockspace
 
-import "math"
+import (
+	"fmt"
+	"math"
+)
 
 // The interfaces through which the table reaches the world. Its user
 // implements them; tests fake them.
@@ -48,7 +51,39 @@ type Reason uint8
 const (
 	Released Reason = iota // given back by its party
 	Broken                 // taken away by somebody else's unlink
+	Reaped                 // by name, and the process that was watched for it died
+	Expired                // not renewed within its lease
+	Died                   // its open file was closed by the death of its process
+	Lost                   // its mirror is lost
 )
+
+// String returns the word that events show: "released", "broken", "reaped",
+// "expired", "died", "lost".
+func (r Reason) String() string {
+	switch r {
+	case Released:
+		return "released"
+	case Broken:
+		return "broken"
+	case Reaped:
+		return "reaped"
+	case Expired:
+		return "expired"
+	case Died:
+		return "died"
+	case Lost:
+		return "lost"
+	}
+	return fmt.Sprintf("reason(%d)", uint8(r))
+}
+
+// abnormal reports whether a hold that ended so was not given back: what it
+// protected may be in any state ([Policy.Grace]).
+func (r Reason) abnormal() bool { return r != Released }
+
+// takesAway reports whether a hold that ended so was taken from somebody who
+// may still be there and think that it is his.
+func (r Reason) takesAway() bool { return r.abnormal() && r != Died }
 
 // Observer is told what a step did beyond what its method returned. It is
 // called in the middle of the step and must not call the table.
@@ -75,15 +110,20 @@ type Journal interface {
 	// PutWait adds a wait or replaces the one with the same ID.
 	PutWait(*Wait)
 	DropWait(WaitID)
+	// PutGrace adds a grace or replaces the one with the same ID.
+	PutGrace(*Grace)
+	DropGrace(GraceID)
 }
 
 // Discard is a Journal for tables that need not outlive the process.
 type Discard struct{}
 
-func (Discard) PutHold(*Hold)   {}
-func (Discard) DropHold(HoldID) {}
-func (Discard) PutWait(*Wait)   {}
-func (Discard) DropWait(WaitID) {}
+func (Discard) PutHold(*Hold)     {}
+func (Discard) DropHold(HoldID)   {}
+func (Discard) PutWait(*Wait)     {}
+func (Discard) DropWait(WaitID)   {}
+func (Discard) PutGrace(*Grace)   {}
+func (Discard) DropGrace(GraceID) {}
 
 // Counter is a Tokens that begins after its value and outlives nothing. The
 // zero Counter is ready to use.

@@ -11,11 +11,14 @@ import (
 // Its law:
 //
 //   - Two holds of different parties on one lock never conflict.
+//   - A hold by name is the only one of its party by that name, and was alone
+//     when it was made.
 //   - A present wait conflicts with a hold, or with a present wait before it
-//     that it may not pass; otherwise it would be a hold.
-//   - A lock is in locks exactly while it has a hold or a wait, present or
-//     absent; its name is in its directory's listing exactly while it has a
+//     that it may not pass, or its lock is in grace; otherwise it would be a
 //     hold.
+//   - A lock is in locks exactly while it has a hold, a wait, present or
+//     absent, or grace; its name is in its directory's listing exactly while
+//     it has a hold.
 //   - Every token is higher than all before it.
 //
 // Tests check all of it after every step (invariants_test.go). There is no
@@ -43,6 +46,16 @@ type Table struct {
 	// lapse. Entries of waits that came back or ended are skipped.
 	absent []absentee
 
+	// policies are those that are not the zero Policy, by directory.
+	policies map[uint64]Policy
+	// agenda has the end of every lease that runs, and of every grace; leases
+	// finds the former by their holds.
+	agenda agenda
+	leases map[HoldID]*event
+	graces map[Key]*grace
+	// named are the locks of the holds by name.
+	named map[HoldID]*lock
+
 	// unsettled are locks that the step has to look at before it ends.
 	unsettled []*lock
 	// walks counts the walks through the wait graph; stack is room for one.
@@ -55,6 +68,7 @@ type Table struct {
 
 	holds     int
 	lastHold  HoldID
+	lastGrace GraceID
 	lastPlace uint64
 }
 
@@ -73,13 +87,16 @@ type lock struct {
 	span Range
 	// listed is the place in the directory's listing; 0: not listed.
 	listed uint64
-	// classes are the kinds of idiom seen: 1 for whole-lock idioms, 2 for fcntl.
+	// classes are the kinds of idiom seen: 1 for whole-lock idioms, 2 for
+	// fcntl, both for names that were made without an open file.
 	classes uint8
 	// tangled queues allow no short cuts, see tangle.
 	tangled bool
 	// unsettled: l has to be looked at before the step ends. It is in the
 	// table's list of that name then.
 	unsettled bool
+	// grace: nobody gets l; the table has a grace of its key then.
+	grace bool
 	// walked is the last walk that came by; it has gone through the queue up
 	// to the place upTo.
 	walked, upTo uint64
@@ -110,17 +127,22 @@ func New(env Environment) *Table {
 		waitsByOwner:  make(map[uint64][]*wait),
 		waitsByHandle: make(map[uint64][]*wait),
 		ownerHolds:    make(map[uint64]int),
+		policies:      make(map[uint64]Policy),
+		leases:        make(map[HoldID]*event),
+		graces:        make(map[Key]*grace),
+		named:         make(map[HoldID]*lock),
 	}
 }
 
-// Restore returns the table whose Journal received these records. The order
-// of holds and waits does not matter; the holds are the table's from now on. A
-// wait that could be granted is not granted by Restore: the records are of a
-// table between two steps.
+// Restore returns the table whose Journal received these records. Their order
+// does not matter; the holds are the table's from now on. A wait that could be
+// granted is not granted by Restore: the records are of a table between two
+// steps. There are no policies among them: the user sets them again
+// ([Table.SetPolicy]) before the first step.
 //
 // Somebody waits for it to be done, so it makes everything as large as it has
 // to be at once, and sorts no more than it has to.
-func Restore(env Environment, holds []*Hold, waits []Wait) *Table {
+func Restore(env Environment, holds []*Hold, waits []Wait, graces []Grace) *Table {
 	t := New(env)
 	t.locks = make(map[Key]*lock, len(holds))
 	names := make(map[uint64]int) // in each directory, at most
@@ -143,7 +165,7 @@ func Restore(env Environment, holds []*Hold, waits []Wait) *Table {
 			}
 			s.entries = append(s.entries, listEntry{h.Listed, l})
 		}
-		l.classes |= h.Via.class()
+		l.classes |= h.class()
 		t.insert(l, h)
 		t.lastHold = max(t.lastHold, h.ID)
 	}
@@ -160,12 +182,15 @@ func Restore(env Environment, holds []*Hold, waits []Wait) *Table {
 	for i := range waits {
 		w := &wait{Wait: waits[i]}
 		l := t.lock(w.Key)
-		l.classes |= w.Via.class()
+		l.classes |= w.class()
 		l.tangled = true // rather no short cut than a wrong one
 		t.enqueue(l, w)
 		t.lastPlace = max(t.lastPlace, w.Place)
 	}
 	t.restoreAbsent()
+	for _, g := range graces {
+		t.restoreGrace(g)
+	}
 	return t
 }
 
@@ -198,12 +223,25 @@ func (t *Table) add(l *lock, k Key) {
 // settle ends a step on l, and on the locks that become unsettled by it.
 func (t *Table) settle(l *lock) {
 	t.settleOne(l)
+	t.settleRest()
+}
+
+// settleRest ends a step on the locks that are unsettled.
+func (t *Table) settleRest() {
 	for n := len(t.unsettled); n > 0; n = len(t.unsettled) {
 		l := t.unsettled[n-1]
 		t.unsettled = t.unsettled[:n-1]
 		if l.unsettled {
 			t.settleOne(l)
 		}
+	}
+}
+
+// unsettle has l looked at before the step ends.
+func (t *Table) unsettle(l *lock) {
+	if !l.unsettled {
+		l.unsettled = true
+		t.unsettled = append(t.unsettled, l)
 	}
 }
 
@@ -221,7 +259,7 @@ func (t *Table) settleOne(l *lock) {
 	}
 	if l.queued == 0 {
 		l.tangled = false
-		if len(l.holds) == 0 {
+		if len(l.holds) == 0 && !l.grace {
 			delete(t.locks, l.key)
 			l.unsettled = false
 			t.spare = l
@@ -253,11 +291,25 @@ func (t *Table) insert(l *lock, h *Hold) {
 	if h.Via == ViaFcntl {
 		t.ownerHolds[h.Party.Owner]++
 	}
+	if h.ByName {
+		t.named[h.ID] = l
+	}
+	if len(t.policies) > 0 { // most often there is none
+		t.startLease(l, h)
+	}
 }
 
-// drop removes the i-th hold of l. The order of l.holds has no meaning for
-// the table, but is kept: holders are shown in the order in which they came.
+// drop removes the i-th hold of l, from the table and from the journal.
 func (t *Table) drop(l *lock, i int) *Hold {
+	h := t.remove(l, i)
+	t.journal.DropHold(h.ID)
+	return h
+}
+
+// remove takes the i-th hold of l out of the indexes. The order of l.holds has
+// no meaning for the table, but is kept: holders are shown in the order in
+// which they came.
+func (t *Table) remove(l *lock, i int) *Hold {
 	h := l.holds[i]
 	copy(l.holds[i:], l.holds[i+1:])
 	l.holds[len(l.holds)-1] = nil
@@ -271,13 +323,19 @@ func (t *Table) drop(l *lock, i int) *Hold {
 			delete(t.ownerHolds, h.Party.Owner)
 		}
 	}
-	t.journal.DropHold(h.ID)
+	if h.ByName {
+		delete(t.named, h.ID)
+	}
+	if len(t.leases) > 0 {
+		t.stopLease(h)
+	}
 	return h
 }
 
 // newHold makes the hold that grants r now. It is not put anywhere yet.
 func (t *Table) newHold(r *Request) *Hold {
-	return &Hold{Token: t.tokens.Next(), Since: t.clock.Now(), Request: *r}
+	now := t.clock.Now()
+	return &Hold{Token: t.tokens.Next(), Since: now, Renewed: now.Boot, Request: *r}
 }
 
 // Held reports whether anybody holds k: whether the name exists.
@@ -321,7 +379,7 @@ func (t *Table) Waiting(k Key) int {
 	return l.queued - l.absent
 }
 
-// Len returns the number of locks that are held or waited for, of holds and
+// Len returns the number of locks that are held, waited for or in grace, of holds and
 // of waits (absent ones included), of the whole table.
 func (t *Table) Len() (locks, holds, waits int) {
 	return len(t.locks), t.holds, len(t.waits)

@@ -32,12 +32,17 @@ func (m Mode) String() string {
 type Via uint8
 
 const (
-	ViaExcl  Via = iota // open(O_CREAT|O_EXCL)
-	ViaFlock            // flock(2)
-	ViaFcntl            // fcntl(2), POSIX or open file description
+	ViaExcl    Via = iota // open(O_CREAT|O_EXCL)
+	ViaFlock              // flock(2)
+	ViaFcntl              // fcntl(2), POSIX or open file description
+	ViaLink               // link(2): the name is held by existing
+	ViaSymlink            // symlink(2), likewise
+	ViaMkdir              // mkdir(2), likewise
+	ViaRename             // renameat2(2) with RENAME_NOREPLACE, likewise
 )
 
-// String returns the word that holder records show: "excl", "flock", "fcntl".
+// String returns the word that holder records show: "excl", "flock", "fcntl",
+// "link", "symlink", "mkdir", "rename".
 func (v Via) String() string {
 	switch v {
 	case ViaExcl:
@@ -46,21 +51,24 @@ func (v Via) String() string {
 		return "flock"
 	case ViaFcntl:
 		return "fcntl"
+	case ViaLink:
+		return "link"
+	case ViaSymlink:
+		return "symlink"
+	case ViaMkdir:
+		return "mkdir"
+	case ViaRename:
+		return "rename"
 	}
 	return fmt.Sprintf("via(%d)", uint8(v))
 }
 
-// class returns the bit of v in lock.classes.
-func (v Via) class() uint8 {
-	if v == ViaFcntl {
-		return 2
-	}
-	return 1
-}
+// makes reports whether v makes the name that it locks, and so asks for a lock
+// that nobody holds.
+func (v Via) makes() bool { return v == ViaExcl || v.byNameOnly() }
 
-// mixed are the classes of a lock that has seen both kinds of idiom: on it,
-// and only there, it matters of which process a request is.
-const mixed = 3
+// byNameOnly reports whether v makes a name without opening a file.
+func (v Via) byNameOnly() bool { return v >= ViaLink && v <= ViaRename }
 
 // Process is what a request tells about a process without looking anything
 // up. Pid 0 is a process in a pid namespace that cannot be seen from here: it
@@ -89,7 +97,7 @@ func (i Instant) Time() time.Time { return time.Unix(0, i.Wall) }
 // Party is one who asks for locks.
 type Party struct {
 	// Handle is the open file description through which the call came. Never
-	// reused.
+	// reused. 0: none, for a hold by name.
 	Handle uint64
 	// File is the node that Handle is open on: what POSIX means by "that
 	// file" when any close of it gives a process's fcntl locks back.
@@ -112,14 +120,61 @@ type Request struct {
 	Party Party
 	Via   Via
 	Mode  Mode
-	Range Range
+	// ByName: the hold is owned by the existence of the name, and no close of
+	// a file ends it. Always so for ViaLink, ViaSymlink, ViaMkdir and
+	// ViaRename, by choice for ViaExcl, never for others.
+	ByName bool
 	// Thread is the calling thread's id, with which [Processes] can find out
 	// what the thread waits in. 0 if unknown.
 	Thread uint32
+	Range  Range
 	// Reserved is the place that [Table.Reserve] gave a request that came
 	// before and was sent back with [ErrLookup]. 0: it comes now.
 	Reserved uint64
 }
+
+// Valid reports whether there can be a hold like r, or with waits a wait: for
+// who reads records that may be damaged.
+func (r *Request) Valid(waits bool) bool {
+	switch {
+	case r.Via > ViaRename || r.Mode > Exclusive || !r.Range.Valid():
+		return false
+	case r.Via.makes():
+		return !waits && r.Mode == Exclusive && r.Range == Whole && (r.ByName || r.Via == ViaExcl)
+	}
+	return !r.ByName && (r.Via == ViaFcntl || r.Range == Whole)
+}
+
+// complete fills in what the idiom says of a request.
+func (r *Request) complete() {
+	switch {
+	case r.Via.makes():
+		r.Mode, r.Range = Exclusive, Whole
+		r.ByName = r.ByName || r.Via != ViaExcl
+	default:
+		r.ByName = false
+	}
+}
+
+// nobodysFile reports whether r was made through no open file: its party is
+// known by the process only.
+func (r *Request) nobodysFile() bool { return r.ByName && r.Party.Handle == 0 }
+
+// class returns the bits of r in lock.classes.
+func (r *Request) class() uint8 {
+	switch {
+	case r.nobodysFile():
+		return mixed
+	case r.Via == ViaFcntl:
+		return 2
+	}
+	return 1
+}
+
+// mixed are the classes of a lock that has seen both kinds of idiom, or a hold
+// without an open file: on it, and only there, it matters of which process a
+// request is.
+const mixed = 3
 
 // anonymous reports whether r's process has not been looked up and could be.
 func (r *Request) anonymous() bool {
@@ -131,19 +186,32 @@ func (r *Request) anonymous() bool {
 type HoldID uint64
 
 // Hold is one grant. Holds are not changed once the table has handed them
-// out; a change of range or mode makes a new one.
+// out; a change of range or mode makes a new one. One that is renewed or moved
+// is another Hold with the same ID.
 type Hold struct {
 	ID HoldID
 	// Token is the fencing number, strictly increasing over grants. A hold
 	// that was split keeps its token in both parts.
 	Token uint64
 	// Listed is the lock's place in its directory's listing: the token of the
-	// hold that made the free lock a held one.
+	// hold that made the free lock a held one, or, after a [Table.Move], a
+	// number that is no hold's token.
 	Listed uint64
 	// Since is when it was granted; a merged hold has the earliest of its
 	// parts.
 	Since Instant
+	// Renewed is when it was granted or last renewed, on the clock of
+	// [Instant.Boot] (see [Hold.LastRenewal]): from then on its lease
+	// runs, see [Policy].
+	Renewed time.Duration
 	Request
+}
+
+// LastRenewal returns Renewed on both clocks. The wall clock's time is that of
+// Since and the time that has passed, so it does not know of the clock having
+// been set meanwhile.
+func (h *Hold) LastRenewal() Instant {
+	return Instant{Wall: h.Since.Wall + int64(h.Renewed-h.Since.Boot), Boot: h.Renewed}
 }
 
 // WaitID numbers waits; the table's user chooses it (the FUSE request).
