@@ -99,7 +99,7 @@ func look(t testing.TB, path string) string {
 	const text = `
 if [ -L "$1" ]; then readlink -- "$1"
 elif [ -d "$1" ]; then stat -c %F -- "$1"; ls -A -- "$1"
-elif [ -e "$1" ]; then stat -c '%F %a links=%h uid=%u' -- "$1"; [ $(stat -c %s -- "$1") -ge 512 ] || cat -- "$1"
+elif [ -e "$1" ]; then stat -c '%F %A links=%h uid=%u' -- "$1"; [ $(stat -c %s -- "$1") -ge 512 ] || cat -- "$1"
 else echo nothing; fi
 cd "${1%/*}" && ls -A | grep -e "^${1##*/}[.-]" || echo and nothing beside it`
 	out, stderr, exit := run(t, nil, "sh", "-c", text, "sh", path)
@@ -118,7 +118,7 @@ func anonymous(text, path string) string {
 	text = parallelDir.ReplaceAllString(text, "HOME")
 	text = strings.ReplaceAll(text, path[strings.LastIndex(path, "/")+1:], "NAME")
 	return numbers.ReplaceAllStringFunc(text, func(n string) string {
-		if len(n) < 4 {
+		if len(n) < 3 {
 			return n
 		}
 		return "N"
