@@ -60,7 +60,17 @@ func (k tool) alone(t *testing.T, path string, view func(testing.TB, string) str
 	t.Helper()
 	var b strings.Builder
 	note := func(what string, p *process) {
-		fmt.Fprintf(&b, "%s: %q, %v, %q; %s\n", what, p.said(), p.cmd.ProcessState, strings.TrimSpace(p.stderr.String()), view(t, path))
+		state := "goes on"
+		select {
+		case <-p.exited:
+			state = p.cmd.ProcessState.String()
+			select {
+			case <-p.stderr.ended: // all that it said is here
+			case <-time.After(time.Second):
+			}
+		default:
+		}
+		fmt.Fprintf(&b, "%s: %q, %s, %q; %s\n", what, p.said(), state, strings.TrimSpace(p.stderr.String()), view(t, path))
 	}
 	first := k.start(t, path)
 	if !first.got(t) {
@@ -82,7 +92,7 @@ func (k tool) alone(t *testing.T, path string, view func(testing.TB, string) str
 	}
 	again := k.start(t, path)
 	if !again.got(t) {
-		t.Errorf("%s does not get the lock again: %v %s", k.name, again.cmd.ProcessState, again.stderr)
+		t.Fatalf("%s does not get the lock again: %v %s", k.name, again.cmd.ProcessState, again.stderr)
 	}
 	note("taken again", again)
 	again.mustRelease(t, k.name)
