@@ -1,10 +1,15 @@
 /* dpkg's lock (file_lock in lib/dpkg/file.c): the file is opened to be
  * truncated, before it is known whether somebody holds it, and stays.
+ * dpkg 1.21 under strace:
  *
- *	open("lock", O_RDWR|O_CREAT|O_TRUNC, 0660)
- *	fcntl(F_SETFD, FD_CLOEXEC)
- *	fcntl(F_SETLK, {F_WRLCK, SEEK_SET, 0, 0})
- *	fcntl(F_GETLK, ...)    if that was refused, to name the holder
+ *	openat(AT_FDCWD, "lock", O_RDWR|O_CREAT|O_TRUNC, 0660) = 4
+ *	fcntl(4, F_SETFD, FD_CLOEXEC) = 0
+ *	fcntl(4, F_SETLK, {F_WRLCK, SEEK_SET, 0, 0}) = -1 EAGAIN
+ *	fcntl(4, F_GETLK, {F_WRLCK, SEEK_SET, 0, 0, l_pid=27860}) = 0
+ *
+ * or, if nobody has it, in the end
+ *
+ *	fcntl(4, F_SETLK, {F_UNLCK, SEEK_SET, 0, 0}) = 0
  */
 
 #include "protocol.h"
@@ -26,5 +31,8 @@ int main(int argc, char **argv)
 		return REFUSED;
 	}
 	hold();
+	lk.l_type = F_UNLCK;
+	if (fcntl(fd, F_SETLK, &lk) < 0)
+		fail("F_UNLCK");
 	return 0;
 }

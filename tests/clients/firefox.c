@@ -1,7 +1,8 @@
 /* Firefox's lock of a profile (nsProfileLock.cpp): a POSIX lock on the file
  * .parentlock, then a symlink "lock" for versions that know only that, with
  * the text "ADDRESS:+PID"; the plus says that its maker had the POSIX lock. Who
- * has the POSIX lock removes such a symlink as stale.
+ * has the POSIX lock removes such a symlink as stale. After the source, not from a
+ * trace.
  *
  *	open(".parentlock", O_WRONLY|O_CREAT|O_TRUNC, 0666)
  *	fcntl(F_GETLK), fcntl(F_SETLK, F_WRLCK, whole file)

@@ -2,7 +2,8 @@
  * linked to the lock's name, LCK..ttyS0. What is there is read first: one whose
  * process is gone is renamed aside, read again, and removed if it is still the
  * same, else put back. (The library makes a second lock in the same way, named
- * after the device's numbers.)
+ * after the device's numbers.) From its description, not from a trace: Debian 12
+ * does not have it.
  *
  *	fopen("LCK...4711", "w"), "%10d\n"
  *	fopen("LCK..ttyS0", "r"), fscanf("%d"), kill(pid, 0)
