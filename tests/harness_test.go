@@ -17,8 +17,8 @@
 // on a mount. A thread that waits for a FUSE server that does not answer
 // cannot even be killed.
 //
-// What the tests need beyond Go: root, /dev/fuse, fuse3, gcc, bash,
-// util-linux and /usr/bin/python3. Nothing is skipped where it is missing.
+// What the tests need beyond Go: root, /dev/fuse, and the Debian packages that
+// tests/run installs. Nothing is skipped where something is missing.
 package tests
 
 import (

@@ -23,6 +23,7 @@ type process struct {
 	exited chan struct{} // closed when it was reaped
 	held   chan struct{} // closed when it said "held", or its output ended
 	end    sync.Once
+	limit  time.Duration // how long it may take to answer
 
 	mu   sync.Mutex
 	line string // what it said: "held" and more; empty if it never did
@@ -34,7 +35,7 @@ func startProcess(t testing.TB, opts []clientOption, argv ...string) *process {
 	t.Helper()
 	p := &process{
 		t: t, cmd: command(opts, argv...), stderr: newLogBuffer("\x00"),
-		exited: make(chan struct{}), held: make(chan struct{}),
+		exited: make(chan struct{}), held: make(chan struct{}), limit: answerLimit,
 	}
 	// Pipes of our own: Wait must neither wait for a child that keeps the
 	// output nor end the input of one that stays.
@@ -123,8 +124,8 @@ func (p *process) got(t testing.TB) bool {
 	t.Helper()
 	select {
 	case <-p.held:
-	case <-time.After(answerLimit):
-		t.Fatalf("%q neither got the lock nor ended within %v; its threads:\n%s", p.cmd.Args, answerLimit, threads(p.Pid()))
+	case <-time.After(p.limit):
+		t.Fatalf("%q neither got the lock nor ended within %v; its threads:\n%s", p.cmd.Args, p.limit, threads(p.Pid()))
 	}
 	if p.said() != "" {
 		return true
@@ -166,8 +167,8 @@ func (p *process) awaitExit(t testing.TB) {
 	t.Helper()
 	select {
 	case <-p.exited:
-	case <-time.After(answerLimit):
-		t.Fatalf("%q has not ended within %v; its threads:\n%s", p.cmd.Args, answerLimit, threads(p.Pid()))
+	case <-time.After(p.limit):
+		t.Fatalf("%q has not ended within %v; its threads:\n%s", p.cmd.Args, p.limit, threads(p.Pid()))
 	}
 }
 
