@@ -14,32 +14,47 @@ const (
 	lockMode = unix.S_IFREG | 0o666
 )
 
-// attr fills in what stat(2) shows of a node. Of a held lock: the holder's
-// user and group, and when it was taken; of several holders the latest.
+// attr fills in what stat(2) shows of a node.
 func (f *FS) attr(d *node, out *fuse.Attr) {
-	*out = fuse.Attr{
-		Ino:     d.ID,
-		Nlink:   1,
-		Mode:    lockMode,
-		Owner:   fuse.Owner{Uid: d.UID, Gid: d.GID},
-		Blksize: blockSize,
+	x := d.file
+	*out = fuse.Attr{Ino: x.Ino, Nlink: 1, Mode: lockMode, Blksize: blockSize}
+	if x.body != nil {
+		out.Size = uint64(len(x.body.Data))
+		out.Blocks = (out.Size + 511) / 512
 	}
-	since := d.Made
-	switch {
-	case d.Dir:
-		out.Mode = unix.S_IFDIR | d.Mode
+	if d.File == 0 {
+		f.lockAttr(d, out)
+		return
+	}
+	out.Owner = fuse.Owner{Uid: x.UID, Gid: x.GID}
+	out.Mtime, out.Mtimensec = seconds(x.Modified)
+	out.Atime, out.Atimensec = seconds(x.Accessed)
+	out.Ctime, out.Ctimensec = seconds(x.Changed)
+	if x.Kind != regular || f.hasMode(d) {
+		out.Mode = x.fileType() | x.Mode
+	}
+	switch x.Kind {
+	case directory:
 		out.Nlink = 2
+	case symlink:
+		out.Size = uint64(len(x.Target))
 	default:
-		if d.body != nil {
-			out.Size = uint64(len(d.body.Data))
-			out.Blocks = (out.Size + 511) / 512
-		}
-		if h := f.table.Latest(d.key); h != nil {
-			p := f.holder(h)
-			out.Owner = fuse.Owner{Uid: p.UID, Gid: p.GID}
-			since = h.Since
+		out.Nlink = uint32(x.links)
+		if f.nodes.lookup(d.key) == d && f.entry(d.key) == nil && f.table.Held(d.key) {
+			out.Nlink++ // a name that is there because it is held
 		}
 	}
+}
+
+// lockAttr fills in what stat(2) shows of a lock without a name of its own: the
+// holder's user and group, and when it was taken; of several holders the latest.
+func (f *FS) lockAttr(d *node, out *fuse.Attr) {
+	owner, since := fuse.Owner{Uid: d.UID, Gid: d.GID}, d.Made
+	if h := f.table.Latest(d.key); h != nil {
+		p := f.holder(h)
+		owner, since = fuse.Owner{Uid: p.UID, Gid: p.GID}, h.Since
+	}
+	out.Owner = owner
 	out.Mtime, out.Mtimensec = seconds(since)
 	out.Atime, out.Atimensec = out.Mtime, out.Mtimensec
 	out.Ctime, out.Ctimensec = out.Mtime, out.Mtimensec
@@ -72,9 +87,10 @@ func (f *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) f
 		return errStale
 	}
 	var status fuse.Status
-	if d.Dir {
-		status = f.setDirAttr(d, in)
-	} else {
+	switch {
+	case d.file.Kind == directory, f.hasMode(d):
+		status = f.setFileAttr(d, in)
+	default:
 		status = f.setLockAttr(d, in)
 	}
 	if status != fuse.OK {
@@ -84,15 +100,11 @@ func (f *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) f
 	return fuse.OK
 }
 
-// setDirAttr changes a directory's permissions: its owner and root may.
-func (f *FS) setDirAttr(d *node, in *fuse.SetAttrIn) fuse.Status {
-	if in.Valid&(fuse.FATTR_MODE|fuse.FATTR_UID|fuse.FATTR_GID) == 0 {
-		return fuse.OK // times are not kept
-	}
-	if in.Caller.Uid != 0 && in.Caller.Uid != d.UID {
-		return fuse.EPERM
-	}
-	mode, uid, gid := d.Mode, d.UID, d.GID
+// setFileAttr changes what has permission bits of its own: its owner and root
+// may, and who may write to it may truncate it and set its times to now.
+func (f *FS) setFileAttr(d *node, in *fuse.SetAttrIn) fuse.Status {
+	x := d.file
+	mode, uid, gid := x.Mode, x.UID, x.GID
 	if m, ok := in.GetMode(); ok {
 		mode = m & 0o777 // no sticky bit, see the package comment
 	}
@@ -102,11 +114,38 @@ func (f *FS) setDirAttr(d *node, in *fuse.SetAttrIn) fuse.Status {
 	if g, ok := in.GetGID(); ok {
 		gid = g
 	}
-	if in.Caller.Uid != 0 && (uid != d.UID || gid != d.GID && gid != in.Caller.Gid) {
+	const owners = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID
+	const times = fuse.FATTR_MTIME | fuse.FATTR_ATIME
+	const toNow = fuse.FATTR_MTIME_NOW | fuse.FATTR_ATIME_NOW
+	isOwner := in.Caller.Uid == 0 || in.Caller.Uid == x.UID
+	if in.Valid&owners != 0 && !isOwner {
 		return fuse.EPERM
 	}
-	d.Mode, d.UID, d.GID = mode, uid, gid
-	f.journal.PutNode(&d.NodeRecord)
+	if in.Caller.Uid != 0 && (uid != x.UID || gid != x.GID && gid != in.Caller.Gid) {
+		return fuse.EPERM
+	}
+	if in.Valid&times != 0 && !isOwner {
+		given := in.Valid&fuse.FATTR_MTIME != 0 && in.Valid&fuse.FATTR_MTIME_NOW == 0 ||
+			in.Valid&fuse.FATTR_ATIME != 0 && in.Valid&fuse.FATTR_ATIME_NOW == 0
+		if given {
+			return fuse.EPERM
+		}
+		if status := f.permitFile(&in.InHeader, x, mayWrite); status != fuse.OK {
+			return status
+		}
+	}
+	if size, ok := in.GetSize(); ok && x.Kind == regular {
+		if status := f.resize(d, in, size); status != fuse.OK {
+			return status
+		}
+	}
+	x.Mode, x.UID, x.GID = mode, uid, gid
+	if in.Valid&(times|toNow) != 0 {
+		f.setTimes(x, in)
+	}
+	if in.Valid&(owners|times|toNow) != 0 {
+		f.changed(x)
+	}
 	return fuse.OK
 }
 
@@ -123,6 +162,11 @@ func (f *FS) setLockAttr(d *node, in *fuse.SetAttrIn) fuse.Status {
 	if !ok {
 		return fuse.OK
 	}
+	return f.resize(d, in, size)
+}
+
+// resize answers truncate(2) and ftruncate(2).
+func (f *FS) resize(d *node, in *fuse.SetAttrIn, size uint64) fuse.Status {
 	var h *handle
 	if fh, ok := in.GetFh(); ok {
 		h = f.handles[fh]
@@ -132,7 +176,7 @@ func (f *FS) setLockAttr(d *node, in *fuse.SetAttrIn) fuse.Status {
 	}
 	if h == nil {
 		// By path; through a descriptor open(2) has checked it.
-		if status := f.permit(&in.InHeader, f.nodes.get(d.Parent), mayWrite); status != fuse.OK {
+		if status := f.permitOpen(&in.InHeader, d, unix.O_WRONLY); status != fuse.OK {
 			return status
 		}
 	}

@@ -27,6 +27,7 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 		return 0, device.Parked
 	}
 	by := f.author(h.node, h, p)
+	by.ok = by.ok || by.heir
 	switch {
 	case by.lookup:
 		return 0, f.lookUpProcess(in.Unique, p.Pid)
@@ -77,6 +78,9 @@ type authorship struct {
 	ok     bool
 	handle uint64
 	lookup bool // the process must be looked up first
+	// heir: a tool of the same user took it by name, and has ended. What goes on
+	// may write; but not truncate, as those do who are about to lock.
+	heir bool
 }
 
 // author finds out whether process p writes as the holder of d, through h: if
@@ -89,6 +93,9 @@ func (f *FS) author(d *node, h *handle, p lockspace.Process) authorship {
 		held = true
 		if h != nil && hold.Party.Handle == h.ID {
 			return authorship{ok: true, handle: h.ID}
+		}
+		if hold.ByName && p.UID == hold.Party.Taker.UID && !f.procs.Alive(hold.Party.Taker.Pid) {
+			a.heir = true
 		}
 		since := hold.Since
 		switch {
@@ -107,30 +114,38 @@ func (f *FS) author(d *node, h *handle, p lockspace.Process) authorship {
 			return authorship{ok: true, handle: hold.Party.Handle}
 		}
 	}
-	if !held && h != nil {
+	switch {
+	case held:
+	case h != nil:
 		return authorship{ok: true, handle: h.ID}
+	case d.File != 0:
+		return authorship{ok: true} // an ordinary file, by path
 	}
 	return a
 }
 
 // content returns the body, nil if it is empty.
 func (d *node) content() []byte {
-	if d.body == nil {
+	if d.file.body == nil {
 		return nil
 	}
-	return d.body.Data
+	return d.file.body.Data
 }
 
 // setBody makes data the body of d, to go with the holds through a handle.
 func (f *FS) setBody(d *node, handle uint64, data []byte) {
-	d.body = &BodyRecord{Node: d.ID, Author: handle, Held: f.table.Held(d.key), Data: data}
-	f.journal.PutBody(d.body)
+	x := d.file
+	x.body = &BodyRecord{File: x.Ino, Author: handle, Held: f.table.Held(d.key), Data: data}
+	f.journal.PutBody(x.body)
+	if x.recorded {
+		f.modified(x)
+	}
 }
 
 // touch has the step look, when it ends, whether a node's body still has its
 // author.
 func (f *FS) touch(id uint64) {
-	if d := f.nodes.get(id); d != nil && d.body != nil {
+	if d := f.nodes.get(id); d != nil && d.file.body != nil && !d.file.recorded {
 		f.touched = append(f.touched, d)
 	}
 }
@@ -140,16 +155,16 @@ func (f *FS) touch(id uint64) {
 // author closes it.
 func (f *FS) dropBodies() {
 	for _, d := range f.touched {
-		switch b := d.body; {
-		case b == nil:
+		switch b := d.file.body; {
+		case b == nil || d.file.recorded:
 		case f.holdsThrough(d, b.Author):
 			if !b.Held {
 				b.Held = true
 				f.journal.PutBody(b)
 			}
 		case b.Held || f.table.Held(d.key) || f.handles[b.Author] == nil:
-			d.body = nil
-			f.journal.DropBody(d.ID)
+			d.file.body = nil
+			f.journal.DropBody(d.file.Ino)
 		}
 	}
 	f.touched = f.touched[:0]

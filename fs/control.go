@@ -90,7 +90,7 @@ func (c controlNode) id() uint64 {
 // no such directory any more, or, after a change of programs, no such entry.
 func (f *FS) controlNode(id uint64) (c controlNode, ok bool) {
 	about := f.nodes.get((id &^ controlNodes) >> controlDirShift)
-	if about == nil || !about.Dir {
+	if about == nil || about.file.Kind != directory {
 		return c, false
 	}
 	number := uint8(id)
@@ -147,13 +147,13 @@ func (f *FS) controlAttr(c controlNode, out *fuse.Attr) {
 		Ino:     c.id(),
 		Nlink:   1,
 		Mode:    c.mode(),
-		Owner:   fuse.Owner{Uid: c.about.UID, Gid: c.about.GID},
+		Owner:   fuse.Owner{Uid: c.about.file.UID, Gid: c.about.file.GID},
 		Blksize: blockSize,
 	}
 	if c.content == nil {
 		out.Nlink = 2
 	}
-	out.Mtime, out.Mtimensec = seconds(c.about.Made)
+	out.Mtime, out.Mtimensec = seconds(c.about.file.Modified)
 	out.Atime, out.Atimensec = out.Mtime, out.Mtimensec
 	out.Ctime, out.Ctimensec = out.Mtime, out.Mtimensec
 }

@@ -29,8 +29,8 @@ func (f *FS) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse
 	if isControl(in.NodeId) {
 		return f.lookupControl(in, name, out)
 	}
-	dir := f.nodes.get(in.NodeId)
-	if dir == nil || !dir.Dir {
+	dir := f.nodes.dir(in.NodeId)
+	if dir == nil {
 		return errStale
 	}
 	if status := checkName(name); status != fuse.OK {
@@ -44,10 +44,10 @@ func (f *FS) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse
 		return fuse.OK
 	}
 	key := lockspace.Key{Dir: dir.ID, Name: name}
-	if !f.table.Held(key) {
+	d := f.find(key, in)
+	if d == nil {
 		return fuse.ENOENT
 	}
-	d := f.nodes.make(key, in.Uid, in.Gid, f.clock.Now())
 	f.enter(d, out)
 	return fuse.OK
 }
@@ -65,7 +65,7 @@ func (f *FS) enter(d *node, out *fuse.EntryOut) {
 // are not counted.
 func (f *FS) Forget(id, count uint64) {
 	if d := f.nodes.get(id); d != nil {
-		f.nodes.forget(d, count)
+		f.forget(d, count)
 	}
 }
 
@@ -76,7 +76,7 @@ func (f *FS) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse
 		out.Fh = fh
 		return status
 	}
-	dir := f.nodes.get(in.NodeId)
+	dir := f.nodes.dir(in.NodeId)
 	if status := f.permit(&in.InHeader, dir, mayRead); status != fuse.OK {
 		return status
 	}
@@ -89,8 +89,10 @@ func (f *FS) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse
 const (
 	afterDot    = 1
 	afterDotDot = 2
-	// A name's offset is its place in the table's listing, above these.
+	// An entry's offset is its number, above these; that of a name that is
+	// there because it is held, its place in the table's listing, above those.
 	firstPlace = 2
+	firstHeld  = 1 << 62
 )
 
 // ReadDir lists what is held. A name that is held all the time is listed
@@ -101,32 +103,50 @@ func (f *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList)
 	if isControl(in.NodeId) {
 		return f.readControlDir(in, out)
 	}
-	dir := f.nodes.get(in.NodeId)
-	if dir == nil || !dir.Dir {
+	dir := f.nodes.dir(in.NodeId)
+	if dir == nil {
 		return errStale
 	}
-	end := uint64(math.MaxUint64)
+	end, lastEntry := uint64(math.MaxUint64), uint64(math.MaxUint64)
 	if h := f.handles[in.Fh]; h != nil {
 		if in.Offset == 0 {
-			h.ListTo = f.table.LastListed(dir.ID)
+			h.ListTo, h.EntriesTo = f.table.LastListed(dir.ID), f.lastEntry
 			f.journal.PutHandle(&h.HandleRecord)
 		}
-		end = h.ListTo
+		end, lastEntry = h.ListTo, h.EntriesTo
 	}
 	if in.Offset < afterDot && !out.AddDirEntry(fuse.DirEntry{Name: ".", Ino: dir.ID, Mode: unix.S_IFDIR, Off: afterDot}) {
 		return fuse.OK
 	}
-	if in.Offset < afterDotDot && !out.AddDirEntry(fuse.DirEntry{Name: "..", Ino: dir.ID, Mode: unix.S_IFDIR, Off: afterDotDot}) {
+	if in.Offset < afterDotDot && !out.AddDirEntry(fuse.DirEntry{Name: "..", Ino: max(dir.Parent, rootDir), Mode: unix.S_IFDIR, Off: afterDotDot}) {
 		return fuse.OK
 	}
-	after := max(in.Offset, firstPlace) - firstPlace
+	if in.Offset < firstHeld {
+		after := max(in.Offset, firstPlace) - firstPlace
+		for _, s := range dir.file.content.order[dir.file.content.search(after+1):] {
+			if s.id > lastEntry {
+				break
+			}
+			if s.entry == nil {
+				continue
+			}
+			x := s.entry.file
+			if !out.AddDirEntry(fuse.DirEntry{Name: s.entry.Name, Ino: x.Ino, Mode: x.fileType(), Off: s.id + firstPlace}) {
+				return fuse.OK
+			}
+		}
+	}
+	after := max(in.Offset, firstHeld) - firstHeld
 	f.table.List(dir.ID, after, func(place uint64, name string) bool {
 		if place > end {
 			return false
 		}
-		e := fuse.DirEntry{Name: name, Mode: unix.S_IFREG, Off: place + firstPlace}
+		if dir.file.content.byName[name] != nil {
+			return true // listed above
+		}
+		e := fuse.DirEntry{Name: name, Mode: unix.S_IFREG, Off: place + firstHeld}
 		if d := f.nodes.lookup(lockspace.Key{Dir: dir.ID, Name: name}); d != nil {
-			e.Ino = d.ID
+			e.Ino = d.file.Ino
 		}
 		return out.AddDirEntry(e)
 	})

@@ -126,6 +126,8 @@ type journal struct {
 	handles  map[uint64]fs.HandleRecord
 	bodies   map[uint64]string
 	contents map[uint64]string
+	files    map[uint64]fs.FileRecord
+	entries  map[uint64]fs.EntryRecord
 	graces   map[lockspace.GraceID]lockspace.Grace
 	commits  int
 	// open: something was changed and not committed yet.
@@ -140,6 +142,8 @@ func newJournal() *journal {
 		handles:  make(map[uint64]fs.HandleRecord),
 		bodies:   make(map[uint64]string),
 		contents: make(map[uint64]string),
+		files:    make(map[uint64]fs.FileRecord),
+		entries:  make(map[uint64]fs.EntryRecord),
 		graces:   make(map[lockspace.GraceID]lockspace.Grace),
 	}
 }
@@ -159,8 +163,12 @@ func (j *journal) PutNode(n *fs.NodeRecord)     { j.change(func() { j.nodes[n.ID
 func (j *journal) DropNode(id uint64)           { j.change(func() { delete(j.nodes, id) }) }
 func (j *journal) PutHandle(h *fs.HandleRecord) { j.change(func() { j.handles[h.ID] = *h }) }
 func (j *journal) DropHandle(id uint64)         { j.change(func() { delete(j.handles, id) }) }
-func (j *journal) PutBody(b *fs.BodyRecord)     { j.change(func() { j.bodies[b.Node] = string(b.Data) }) }
-func (j *journal) DropBody(node uint64)         { j.change(func() { delete(j.bodies, node) }) }
+func (j *journal) PutBody(b *fs.BodyRecord)     { j.change(func() { j.bodies[b.File] = string(b.Data) }) }
+func (j *journal) DropBody(file uint64)         { j.change(func() { delete(j.bodies, file) }) }
+func (j *journal) PutFile(x *fs.FileRecord)     { j.change(func() { j.files[x.Ino] = *x }) }
+func (j *journal) DropFile(ino uint64)          { j.change(func() { delete(j.files, ino) }) }
+func (j *journal) PutEntry(e *fs.EntryRecord)   { j.change(func() { j.entries[e.ID] = *e }) }
+func (j *journal) DropEntry(id uint64)          { j.change(func() { delete(j.entries, id) }) }
 func (j *journal) PutContent(handle uint64, content []byte) {
 	j.change(func() { j.contents[handle] = string(content) })
 }

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"log/slog"
+	"math"
 	"syscall"
 	"time"
 
@@ -33,8 +34,8 @@ type Options struct {
 	Log       *slog.Logger
 	// UID and GID own the root directory.
 	UID, GID uint32
-	// Kept is what the last mount left by [FS.Save], nil for nothing. For New.
-	Kept *Saved
+	// Policy is the root's.
+	Policy Policy
 	// Program is the program's version, and State that of the state it can
 	// take over, for people to read.
 	Program string
@@ -60,6 +61,8 @@ type FS struct {
 	// handles are the open files, by number; never reused.
 	handles    map[uint64]*handle
 	lastHandle uint64
+	// lastEntry is the number of the last entry that was made.
+	lastEntry uint64
 	// controls are the open files of control directories, by number, from the
 	// same count.
 	controls map[uint64]*controlHandle
@@ -81,15 +84,15 @@ type FS struct {
 func New(o Options) *FS {
 	f := prepare(o)
 	f.table = lockspace.New(f.environment(o))
-	root := NodeRecord{ID: rootDir, Dir: true, Mode: 0o777, UID: o.UID, GID: o.GID, Made: o.Clock.Now()}
-	if o.Kept != nil {
-		for r := range o.Kept.nodes.all() {
-			if r.ID == rootDir && r.Dir {
-				root.Mode, root.UID, root.GID = r.Mode&0o777, r.UID, r.GID
-			}
-		}
-	}
-	f.nodes = newNodes(o.Journal, root)
+	now := f.clock.Now()
+	root := &file{FileRecord: FileRecord{
+		Ino: rootDir, Kind: directory, Mode: 0o777, UID: o.UID, GID: o.GID,
+		Modified: now, Accessed: now, Changed: now, Hold: o.Policy.hold,
+	}, content: newContent()}
+	f.nodes = newNodes(o.Journal)
+	r := f.nodes.addRoot(root)
+	f.keepFile(root)
+	f.journal.PutNode(&r.NodeRecord)
 	return f
 }
 
@@ -132,14 +135,47 @@ func (f *FS) Shutdown() (holds int) {
 	return holds
 }
 
-// Save writes what outlives a clean stop to a store: so far, who may use the
-// mount. A restart must not let in whom an administrator kept out. Within a
-// step.
+// Save writes what outlives a clean stop to a store: who may use the mount, all
+// that has a name of its own, and what is held by name. A restart must not let
+// in whom an administrator kept out, nor give anybody what another holds. Within
+// a step.
 func (f *FS) Save(store Putter) {
-	root := f.nodes.get(rootDir).NodeRecord
-	root.Lookups = 0
-	store.Put(kindNode, root.ID, encodeNode(encoder{}, &root).b)
+	r := &Records{store: putOnly{store}, reserved: [counters]uint64{math.MaxUint64, math.MaxUint64, math.MaxUint64}}
+	f.saveDirectory(r, f.nodes.get(rootDir).file, make(map[*file]bool))
 }
+
+func (f *FS) saveDirectory(r *Records, dir *file, saved map[*file]bool) {
+	r.PutFile(&dir.FileRecord)
+	for _, s := range dir.content.order {
+		if s.entry == nil {
+			continue
+		}
+		e, x := s.entry, s.entry.file
+		r.PutEntry(&e.EntryRecord)
+		if h := f.table.Named(e.key()); h != nil {
+			kept := *h
+			kept.Party.Handle = 0 // the next mount has others of that number
+			r.PutHold(&kept)
+		}
+		switch {
+		case saved[x]:
+			continue
+		case x.Kind == directory:
+			f.saveDirectory(r, x, saved)
+		default:
+			r.PutFile(&x.FileRecord)
+		}
+		saved[x] = true
+		if x.body != nil {
+			r.PutBody(x.body)
+		}
+	}
+}
+
+// putOnly is a Store that nothing is dropped from.
+type putOnly struct{ Putter }
+
+func (putOnly) Drop(uint8, uint64) {}
 
 // Counts is how much there is of what comes and goes.
 type Counts struct {
@@ -213,32 +249,6 @@ func (o observer) Ended(h lockspace.Hold, why lockspace.Reason) {
 // person nothing.
 
 func (f *FS) Mknod(_ <-chan struct{}, in *fuse.MknodIn, _ string, _ *fuse.EntryOut) fuse.Status {
-	return cannotMake(in.NodeId)
-}
-
-func (f *FS) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, _ string, _ *fuse.EntryOut) fuse.Status {
-	return cannotMake(in.NodeId)
-}
-
-func (f *FS) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
-	if isControl(in.NodeId) || name == controlName {
-		return cannotMake(in.NodeId)
-	}
-	return fuse.ENOTDIR
-}
-
-func (f *FS) Link(_ <-chan struct{}, in *fuse.LinkIn, _ string, _ *fuse.EntryOut) fuse.Status {
-	return cannotMake(in.NodeId)
-}
-
-func (f *FS) Symlink(_ <-chan struct{}, in *fuse.InHeader, _ string, _ string, _ *fuse.EntryOut) fuse.Status {
-	return cannotMake(in.NodeId)
-}
-
-func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, _ string, _ string) fuse.Status {
-	if isControl(in.Newdir) {
-		return cannotMake(in.Newdir)
-	}
 	return cannotMake(in.NodeId)
 }
 

@@ -52,16 +52,16 @@ func (f *FS) close(id uint64) {
 	if h == nil {
 		return
 	}
-	if !h.node.Dir {
+	if h.node.file.Kind != directory {
 		f.table.CloseHandle(h.node.key, h.ID)
 	}
 	delete(f.handles, h.ID)
 	f.journal.DropHandle(h.ID)
 	h.node.open--
-	if h.node.body != nil {
+	if h.node.file.body != nil {
 		f.touched = append(f.touched, h.node)
 	}
-	f.nodes.collect(h.node)
+	f.collect(h.node)
 }
 
 // Flush is one close of possibly many, by one process: POSIX gives its fcntl

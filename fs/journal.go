@@ -4,7 +4,7 @@ import "github.com/lockfs/lockfs/lockspace"
 
 // NodeRecord is what must outlive the process of a node.
 type NodeRecord struct {
-	// ID is the kernel's number for the node, and st_ino. Never reused.
+	// ID is the kernel's number for the node. Never reused.
 	ID uint64
 	// Parent is the directory's number and Name the name in it. The root has
 	// neither.
@@ -13,12 +13,11 @@ type NodeRecord struct {
 	// Lookups is how many references the kernel holds (FORGET takes them
 	// back).
 	Lookups uint64
-	// Dir tells directories from locks. Mode is the permission bits of a
-	// directory; locks have none.
-	Dir  bool
-	Mode uint32
-	// UID and GID own a directory; of a lock, they are those of who made the
-	// node, shown while nobody holds it.
+	// File is the number of the file that it is a node of; 0 if that has no
+	// name of its own and ends with the node.
+	File uint64
+	// UID and GID are those of who made the node, at Made; shown while nobody
+	// holds a lock without a file.
 	UID, GID uint32
 	Made     lockspace.Instant
 }
@@ -33,16 +32,18 @@ type HandleRecord struct {
 	Opened lockspace.Instant
 	// Stale: a lock taken through it was broken.
 	Stale bool
-	// ListTo is the place at which the listing of a directory ends.
-	ListTo uint64
+	// ListTo is the place at which the listing of a directory ends, and
+	// EntriesTo the number of the last entry in it.
+	ListTo, EntriesTo uint64
 	// Shown is how long the record is that a reader is in the middle of, in
 	// bytes; 0 if it reads none.
 	Shown uint64
 }
 
-// BodyRecord is the body of a lock.
+// BodyRecord is the body of a file.
 type BodyRecord struct {
-	Node uint64
+	// File is its number, or its node's.
+	File uint64
 	// Author is the open file whose hold the body goes with.
 	Author uint64
 	// Held: the author has had its hold; without it, the body goes.
@@ -63,7 +64,11 @@ type Journal interface {
 	PutHandle(*HandleRecord)
 	DropHandle(id uint64)
 	PutBody(*BodyRecord)
-	DropBody(node uint64)
+	DropBody(file uint64)
+	PutFile(*FileRecord)
+	DropFile(ino uint64)
+	PutEntry(*EntryRecord)
+	DropEntry(id uint64)
 	// PutContent keeps what the reader of a control file is in the middle of,
 	// at most [maxKept] bytes, by the number of the open file.
 	PutContent(handle uint64, content []byte)
@@ -79,6 +84,10 @@ func (Discard) PutHandle(*HandleRecord)   {}
 func (Discard) DropHandle(uint64)         {}
 func (Discard) PutBody(*BodyRecord)       {}
 func (Discard) DropBody(uint64)           {}
+func (Discard) PutFile(*FileRecord)       {}
+func (Discard) DropFile(uint64)           {}
+func (Discard) PutEntry(*EntryRecord)     {}
+func (Discard) DropEntry(uint64)          {}
 func (Discard) PutContent(uint64, []byte) {}
 func (Discard) DropContent(uint64)        {}
 

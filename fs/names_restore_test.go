@@ -10,8 +10,7 @@ import (
 	"github.com/lockfs/lockfs/lockspace"
 )
 
-// byName is a hold by name in the root. Its node is the root, which there
-// always is.
+// byName is a hold by name in the root, of file 7.
 func byName(name string, via lockspace.Via) *lockspace.Hold {
 	return &lockspace.Hold{
 		ID: 7, Token: 7, Listed: 7,
@@ -19,7 +18,7 @@ func byName(name string, via lockspace.Via) *lockspace.Hold {
 		Renewed: 2,
 		Request: lockspace.Request{
 			Key:   lockspace.Key{Dir: 1, Name: name},
-			Party: lockspace.Party{File: 1, Taker: lockspace.Process{Pid: 100, Started: 1}},
+			Party: lockspace.Party{File: 7, Taker: lockspace.Process{Pid: 100, Started: 1}},
 			Via:   via, Mode: lockspace.Exclusive, ByName: true, Range: lockspace.Whole,
 		},
 	}
@@ -33,6 +32,8 @@ func TestRestoreNames(t *testing.T) {
 	s := serveWith(t, func(o *fs.Options) { o.Journal = fs.NewRecords(records, new(fs.Saved)) })
 	s.call(opGetattr, 1, zeros(16))
 	r := fs.NewRecords(records, new(fs.Saved))
+	r.PutFile(&fs.FileRecord{Ino: 7})
+	r.PutEntry(&fs.EntryRecord{ID: 7, Dir: 1, Name: "held", File: 7})
 	r.PutHold(byName("held", lockspace.ViaLink))
 	r.PutGrace(&lockspace.Grace{ID: 1, Key: lockspace.Key{Dir: 1, Name: "grace"}, Until: 1 << 62})
 	s.restore(records, tokens)
@@ -69,7 +70,10 @@ func TestRestoreRefusesNames(t *testing.T) {
 		s.call(opGetattr, 1, zeros(16))
 		h := byName("x", lockspace.ViaSymlink)
 		change(h)
-		fs.NewRecords(records, new(fs.Saved)).PutHold(h)
+		r := fs.NewRecords(records, new(fs.Saved))
+		r.PutFile(&fs.FileRecord{Ino: 7})
+		r.PutEntry(&fs.EntryRecord{ID: 7, Dir: 1, Name: "x", File: 7})
+		r.PutHold(h)
 		var saved fs.Saved
 		var err error
 		for k, data := range records {

@@ -11,12 +11,14 @@ import (
 // Create opens a name that was free when the kernel looked it up. With O_EXCL
 // it takes the lock, or fails with EEXIST; without, it opens the name whether
 // it is held by now or not.
+//
+// In a lockspace whose names hold it makes a file, which stays.
 func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	if isControl(in.NodeId) {
 		return cannotMake(in.NodeId)
 	}
-	dir := f.nodes.get(in.NodeId)
-	if dir == nil || !dir.Dir {
+	dir := f.nodes.dir(in.NodeId)
+	if dir == nil {
 		return errStale
 	}
 	if status := checkName(name); status != fuse.OK {
@@ -25,31 +27,79 @@ func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse
 	if name == controlName {
 		return fuse.EPERM
 	}
-	// What is made here can be held by somebody else, now or later, and read.
-	if status := f.permit(&in.InHeader, dir, mayWrite|maySearch|wanted(in.Flags)); status != fuse.OK {
+	key := lockspace.Key{Dir: dir.ID, Name: name}
+	if e := f.entry(key); e != nil && in.Flags&unix.O_EXCL == 0 {
+		return f.createExisting(in, f.nodes.of(e), out)
+	}
+	want := uint32(mayWrite | maySearch)
+	if !dir.file.holdsByName() {
+		// What is made here can be held by somebody else, now or later, and
+		// read.
+		want |= wanted(in.Flags)
+	}
+	if status := f.permit(&in.InHeader, dir, want); status != fuse.OK {
 		return status
 	}
 	p, ok := f.caller(&in.InHeader)
 	if !ok {
 		return device.Parked
 	}
-	key := lockspace.Key{Dir: dir.ID, Name: name}
-	if in.Flags&unix.O_EXCL != 0 && f.table.Held(key) {
+	excl := in.Flags&unix.O_EXCL != 0
+	if excl && f.exists(key) {
 		return fuse.Status(unix.EEXIST)
 	}
-	d := f.nodes.make(key, in.Uid, in.Gid, f.clock.Now())
+	var d *node
+	if dir.file.holdsByName() {
+		x := f.newFile(regular, in.Mode, in.Uid, in.Gid)
+		if excl {
+			if status := f.takeByName(&in.InHeader, key, lockspace.ViaExcl, x.Ino, f.lastHandle+1); status != fuse.OK {
+				return status
+			}
+		}
+		d = f.nodes.of(f.enterAs(key, x))
+	} else {
+		d = f.lockNode(key, in.Uid, in.Gid)
+	}
 	h := f.open(d, p)
-	if in.Flags&unix.O_EXCL != 0 {
+	if excl && !dir.file.holdsByName() {
 		if err := f.takeName(h, in.Pid); err != nil {
 			// Nobody holds it, so only a mirror could refuse it.
 			f.close(h.ID)
 			return fuse.Status(lockErrno(err))
 		}
 	}
+	f.enterOpen(d, h, out)
+	return fuse.OK
+}
+
+// createExisting opens what somebody has made since the kernel looked.
+func (f *FS) createExisting(in *fuse.CreateIn, d *node, out *fuse.CreateOut) fuse.Status {
+	switch d.file.Kind {
+	case directory:
+		return fuse.EISDIR
+	case symlink:
+		return errStale // the kernel looks again, and follows it
+	}
+	if status := f.permitOpen(&in.InHeader, d, in.Flags); status != fuse.OK {
+		return status
+	}
+	p, ok := f.caller(&in.InHeader)
+	if !ok {
+		return device.Parked
+	}
+	if in.Flags&unix.O_TRUNC != 0 {
+		if status := f.truncate(in.Unique, d, nil, p, 0); status != fuse.OK {
+			return status
+		}
+	}
+	f.enterOpen(d, f.open(d, p), out)
+	return fuse.OK
+}
+
+func (f *FS) enterOpen(d *node, h *handle, out *fuse.CreateOut) {
 	f.enter(d, &out.EntryOut)
 	out.Fh = h.ID
 	out.OpenFlags = fuse.FOPEN_DIRECT_IO
-	return fuse.OK
 }
 
 // takeName takes the lock for a handle that was opened with O_EXCL.
@@ -94,10 +144,10 @@ func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 		return status
 	}
 	d := f.nodes.get(in.NodeId)
-	if d == nil || d.Dir {
+	if d == nil || d.file.Kind == directory {
 		return errStale
 	}
-	if status := f.permit(&in.InHeader, f.nodes.get(d.Parent), wanted(in.Flags)); status != fuse.OK {
+	if status := f.permitOpen(&in.InHeader, d, in.Flags); status != fuse.OK {
 		return status
 	}
 	p, ok := f.caller(&in.InHeader)

@@ -24,13 +24,18 @@ func (f *FS) permit(in *fuse.InHeader, dir *node, want uint32) fuse.Status {
 	if dir == nil {
 		return errStale
 	}
+	return f.permitFile(in, dir.file, want)
+}
+
+// permitFile is permit for a file or directory with permission bits of its own.
+func (f *FS) permitFile(in *fuse.InHeader, x *file, want uint32) fuse.Status {
 	var ok bool
-	switch asGroup, asOther := allows(dir.Mode>>3, want), allows(dir.Mode, want); {
+	switch asGroup, asOther := allows(x.Mode>>3, want), allows(x.Mode, want); {
 	case in.Uid == 0:
 		ok = true
-	case in.Uid == dir.UID:
-		ok = allows(dir.Mode>>6, want)
-	case in.Gid == dir.GID:
+	case in.Uid == x.UID:
+		ok = allows(x.Mode>>6, want)
+	case in.Gid == x.GID:
 		ok = asGroup
 	case asGroup == asOther || in.Pid == 0:
 		// The groups make no difference, or cannot be looked up.
@@ -41,7 +46,7 @@ func (f *FS) permit(in *fuse.InHeader, dir *node, want uint32) fuse.Status {
 			return f.lookUpProcess(in.Unique, in.Pid)
 		}
 		ok = asOther
-		if info != nil && slices.Contains(info.Groups, dir.GID) {
+		if info != nil && slices.Contains(info.Groups, x.GID) {
 			ok = asGroup
 		}
 	}
@@ -58,7 +63,7 @@ func allows(mode, want uint32) bool { return mode&want == want }
 // process's: the holder's user, the directory's owner and root may (restricted
 // deletion, as with a sticky bit).
 func (f *FS) mayEnd(in *fuse.InHeader, dir *node, h *lockspace.Hold) bool {
-	return in.Uid == 0 || in.Uid == dir.UID || in.Uid == f.holder(h).UID
+	return in.Uid == 0 || in.Uid == dir.file.UID || in.Uid == f.holder(h).UID
 }
 
 // Access answers access(2).
@@ -70,11 +75,35 @@ func (f *FS) Access(_ <-chan struct{}, in *fuse.AccessIn) fuse.Status {
 	if d == nil {
 		return errStale
 	}
-	if d.Dir {
+	if d.file.Kind == directory {
 		return f.permit(&in.InHeader, d, in.Mask&7)
+	}
+	if f.hasMode(d) {
+		if in.Mask&fuse.X_OK != 0 && d.file.Mode&0o111 == 0 {
+			return fuse.EACCES // for root too
+		}
+		return f.permitFile(&in.InHeader, d.file, in.Mask&7)
 	}
 	if in.Mask&fuse.X_OK != 0 {
 		return fuse.EACCES
 	}
 	return f.permit(&in.InHeader, f.nodes.get(d.Parent), in.Mask&(mayRead|mayWrite))
+}
+
+// hasMode reports whether permission bits of its own decide about a file: in a
+// lockspace whose names hold. Elsewhere the directory's do.
+func (f *FS) hasMode(d *node) bool {
+	if d.File == 0 {
+		return false
+	}
+	parent := f.nodes.get(d.Parent)
+	return parent == nil || parent.file.holdsByName()
+}
+
+// permitOpen checks that the caller of a request may open a file.
+func (f *FS) permitOpen(in *fuse.InHeader, d *node, flags uint32) fuse.Status {
+	if f.hasMode(d) {
+		return f.permitFile(in, d.file, wanted(flags))
+	}
+	return f.permit(in, f.nodes.get(d.Parent), wanted(flags))
 }

@@ -34,14 +34,17 @@ const (
 	kindWait    = 5
 	kindCounter = 6
 	kindContent = 7
-	kindGrace   = 8
+	kindFile    = 8
+	kindEntry   = 9
+	kindGrace   = 10
 )
 
 // Records is a [Journal] that writes records to a store.
 type Records struct {
 	store Store
 	buf   []byte
-	// reserved are the highest numbers that nodes and open files may have.
+	// reserved are the highest numbers that nodes, files, open files and
+	// entries may have.
 	// They are never given out twice, so they outlive the records that had
 	// them.
 	reserved [counters]uint64
@@ -51,6 +54,7 @@ type Records struct {
 const (
 	counterNode = iota
 	counterHandle
+	counterEntry
 	counters
 )
 
@@ -76,19 +80,42 @@ func (r *Records) count(counter int, n uint64) {
 
 func (r *Records) PutNode(n *NodeRecord) {
 	r.count(counterNode, n.ID)
-	r.put(kindNode, n.ID, encodeNode(r.begin(), n))
-}
-
-func encodeNode(e encoder, n *NodeRecord) encoder {
+	e := r.begin()
 	e.u64(n.Parent)
 	e.u64(n.Lookups)
-	e.flag(n.Dir)
-	e.u32(n.Mode)
+	e.u64(n.File)
 	e.u32(n.UID)
 	e.u32(n.GID)
 	e.instant(n.Made)
 	e.text(n.Name)
+	r.put(kindNode, n.ID, e)
+}
+
+func (r *Records) PutFile(x *FileRecord) {
+	r.count(counterNode, x.Ino)
+	r.put(kindFile, x.Ino, encodeFile(r.begin(), x))
+}
+
+func encodeFile(e encoder, x *FileRecord) encoder {
+	e.byte(x.Kind)
+	e.u32(x.Mode)
+	e.u32(x.UID)
+	e.u32(x.GID)
+	e.instant(x.Modified)
+	e.instant(x.Accessed)
+	e.instant(x.Changed)
+	e.byte(x.Hold)
+	e.text(x.Target)
 	return e
+}
+
+func (r *Records) PutEntry(n *EntryRecord) {
+	r.count(counterEntry, n.ID)
+	e := r.begin()
+	e.u64(n.Dir)
+	e.u64(n.File)
+	e.text(n.Name)
+	r.put(kindEntry, n.ID, e)
 }
 
 func (r *Records) PutHandle(h *HandleRecord) {
@@ -99,6 +126,7 @@ func (r *Records) PutHandle(h *HandleRecord) {
 	e.instant(h.Opened)
 	e.flag(h.Stale)
 	e.u64(h.ListTo)
+	e.u64(h.EntriesTo)
 	e.u64(h.Shown)
 	r.put(kindHandle, h.ID, e)
 }
@@ -108,7 +136,7 @@ func (r *Records) PutBody(b *BodyRecord) {
 	e.u64(b.Author)
 	e.flag(b.Held)
 	e.bytes(b.Data)
-	r.put(kindBody, b.Node, e)
+	r.put(kindBody, b.File, e)
 }
 
 func (r *Records) PutContent(handle uint64, content []byte) {
@@ -145,7 +173,9 @@ func (r *Records) PutGrace(g *lockspace.Grace) {
 
 func (r *Records) DropNode(id uint64)                { r.store.Drop(kindNode, id) }
 func (r *Records) DropHandle(id uint64)              { r.store.Drop(kindHandle, id) }
-func (r *Records) DropBody(node uint64)              { r.store.Drop(kindBody, node) }
+func (r *Records) DropBody(file uint64)              { r.store.Drop(kindBody, file) }
+func (r *Records) DropFile(ino uint64)               { r.store.Drop(kindFile, ino) }
+func (r *Records) DropEntry(id uint64)               { r.store.Drop(kindEntry, id) }
 func (r *Records) DropContent(handle uint64)         { r.store.Drop(kindContent, handle) }
 func (r *Records) DropHold(id lockspace.HoldID)      { r.store.Drop(kindHold, uint64(id)) }
 func (r *Records) DropWait(id lockspace.WaitID)      { r.store.Drop(kindWait, uint64(id)) }

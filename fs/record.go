@@ -43,8 +43,8 @@ func (f *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult
 			record = record[:min(uint64(len(record)), h.Shown)]
 		}
 		f.show(h, record)
-	case f.table.Held(h.node.key):
-		f.lookUpRecord(in.Unique, h.node.key)
+	case f.table.Held(h.node.key) && !f.readsOwn(h, in.Pid):
+		f.lookUpRecord(in.Unique, h.node)
 		return nil, device.Parked
 	default:
 		f.show(h, nil)
@@ -69,15 +69,38 @@ func part(b []byte, in *fuse.ReadIn) fuse.ReadResult {
 	return fuse.ReadResultData(b[from:to])
 }
 
+// readsOwn reports whether who reads a file that is empty, through h, has locked
+// it, where files are ordinary files: a program that locks its data finds in it
+// what is there, and not itself.
+func (f *FS) readsOwn(h *handle, pid uint32) bool {
+	if !f.hasMode(h.node) {
+		return false
+	}
+	for hold := range f.table.Holds(h.node.key) {
+		if !hold.ByName && (hold.Party.Handle == h.ID || hold.Party.Taker.Pid == pid) {
+			return true
+		}
+	}
+	return false
+}
+
 // lookUpRecord makes the record of a lock on a detour, of the holds of this
-// moment.
-func (f *FS) lookUpRecord(unique uint64, k lockspace.Key) {
+// moment: where names hold, that is the pid of the holder.
+func (f *FS) lookUpRecord(unique uint64, d *node) {
+	k, pidOnly := d.key, f.hasMode(d)
 	var holds []lockspace.Hold
 	for h := range f.table.Holds(k) {
 		holds = append(holds, *h)
 	}
 	waiting := f.table.Waiting(k)
-	f.lookUp(unique, func(x *facts) { x.record = formatRecord(&oneLook{Processes: f.procs}, holds, waiting) })
+	f.lookUp(unique, func(x *facts) {
+		if pidOnly && len(holds) > 0 {
+			p, _ := findHolder(f.procs, &holds[0])
+			x.record = fmt.Appendf(nil, "%d\n", p.Pid)
+			return
+		}
+		x.record = formatRecord(&oneLook{Processes: f.procs}, holds, waiting)
+	})
 }
 
 // oneLook looks at each process and user once: a process may have thousands of

@@ -1,9 +1,11 @@
 package fs
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +20,8 @@ import (
 // is made many at a time.
 type Saved struct {
 	nodes    slab[node]
+	files    slab[file]
+	entries  slab[entry]
 	handles  slab[handle]
 	bodies   []*BodyRecord
 	contents map[uint64][]byte
@@ -85,17 +89,27 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 	switch kind {
 	case kindNode:
 		n := s.nodes.new()
-		n.ID, n.Parent, n.Lookups, n.Dir, n.Mode, n.UID, n.GID = id, d.u64(), d.u64(), d.flag(), d.u32(), d.u32(), d.u32()
+		n.ID, n.Parent, n.Lookups, n.File, n.UID, n.GID = id, d.u64(), d.u64(), d.u64(), d.u32(), d.u32()
 		n.Made, n.Name = d.instant(), s.names.new(d.bytes(maxName))
 		return d.end("node", id)
+	case kindFile:
+		x := s.files.new()
+		x.Ino, x.Kind, x.Mode, x.UID, x.GID = id, d.limited(kinds-1), d.u32(), d.u32(), d.u32()
+		x.Modified, x.Accessed, x.Changed, x.Hold = d.instant(), d.instant(), d.instant(), d.limited(holdValues-1)
+		x.Target = string(d.bytes(maxBody))
+		return d.end("file", id)
+	case kindEntry:
+		e := s.entries.new()
+		e.ID, e.Dir, e.File, e.Name = id, d.u64(), d.u64(), s.names.new(d.bytes(maxName))
+		return d.end("entry", id)
 	case kindHandle:
 		h := s.handles.new()
 		h.ID, h.Node, h.Opener, h.Opened = id, d.u64(), d.process(), d.instant()
-		h.Stale, h.ListTo, h.Shown = d.flag(), d.u64(), d.u64()
+		h.Stale, h.ListTo, h.EntriesTo, h.Shown = d.flag(), d.u64(), d.u64(), d.u64()
 		return d.end("open file", id)
 	case kindBody:
 		s.bodies = append(s.bodies, &BodyRecord{
-			Node: id, Author: d.u64(), Held: d.flag(), Data: append([]byte(nil), d.bytes(maxBody)...),
+			File: id, Author: d.u64(), Held: d.flag(), Data: append([]byte(nil), d.bytes(maxBody)...),
 		})
 		return d.end("body", id)
 	case kindContent:
@@ -147,28 +161,15 @@ func Restore(o Options, s *Saved) (*FS, error) {
 		byKey:   make(map[lockspace.Key]*node, s.nodes.n),
 		last:    s.counters[counterNode],
 	}
-	for d := range s.nodes.all() {
-		if d.ID > maxNode {
-			return nil, fmt.Errorf("node %d: its number is not a node's: %w", d.ID, ErrRecord)
-		}
-		if !put(f.nodes.byID, d.ID, d) {
-			return nil, fmt.Errorf("node %d is there twice: %w", d.ID, ErrRecord)
-		}
+	files, err := f.restoreFiles(s)
+	if err != nil {
+		return nil, err
 	}
-	for d := range s.nodes.all() {
-		if d.Dir {
-			continue
-		}
-		d.key = lockspace.Key{Dir: d.Parent, Name: d.Name}
-		if parent := f.nodes.byID[d.Parent]; parent == nil || !parent.Dir {
-			return nil, fmt.Errorf("node %d: no directory %d: %w", d.ID, d.Parent, ErrRecord)
-		}
-		if !put(f.nodes.byKey, d.key, d) {
-			return nil, fmt.Errorf("node %d: %q has two: %w", d.ID, d.Name, ErrRecord)
-		}
+	if err := f.restoreNodes(s, files); err != nil {
+		return nil, err
 	}
-	root := f.nodes.byID[rootDir]
-	if root == nil || !root.Dir {
+	root := f.nodes.dir(rootDir)
+	if root == nil {
 		return nil, fmt.Errorf("no root: %w", ErrRecord)
 	}
 	f.nodes.byID[device.Root] = root
@@ -198,11 +199,14 @@ func Restore(o Options, s *Saved) (*FS, error) {
 		h.content, h.kept = content, true
 	}
 	for _, b := range s.bodies {
-		d := f.nodes.byID[b.Node]
-		if d == nil {
-			return nil, fmt.Errorf("body: no node %d: %w", b.Node, ErrRecord)
+		x := files[b.File]
+		if d := f.nodes.byID[b.File]; x == nil && d != nil {
+			x = d.file
 		}
-		d.body = b
+		if x == nil {
+			return nil, fmt.Errorf("body: no file %d: %w", b.File, ErrRecord)
+		}
+		x.body = b
 	}
 	holds := make([]*lockspace.Hold, 0, s.holds.n)
 	for h := range s.holds.all() {
@@ -217,7 +221,138 @@ func Restore(o Options, s *Saved) (*FS, error) {
 		}
 	}
 	f.table = lockspace.Restore(f.environment(o), holds, s.waits, s.graces)
+	f.restoreNames(s)
 	return f, nil
+}
+
+// restoreFiles makes the directories, and what is in them.
+func (f *FS) restoreFiles(s *Saved) (map[uint64]*file, error) {
+	files := make(map[uint64]*file, s.files.n)
+	for x := range s.files.all() {
+		x.recorded = true
+		if x.Kind == directory {
+			x.content = newContent()
+		}
+		if x.Ino > maxNode || !put(files, x.Ino, x) {
+			return nil, fmt.Errorf("file %d is there twice, or cannot be: %w", x.Ino, ErrRecord)
+		}
+	}
+	entries := slices.SortedFunc(s.entries.all(), func(a, b *entry) int { return cmp.Compare(a.ID, b.ID) })
+	for _, e := range entries {
+		dir := files[e.Dir]
+		e.file = files[e.File]
+		if dir == nil || dir.content == nil || e.file == nil || e.file.Ino == rootDir {
+			return nil, fmt.Errorf("entry %d: no directory %d, or no file %d: %w", e.ID, e.Dir, e.File, ErrRecord)
+		}
+		if dir.content.byName[e.Name] != nil || e.file.in != nil {
+			return nil, fmt.Errorf("entry %d: %q is there twice: %w", e.ID, e.Name, ErrRecord)
+		}
+		dir.content.add(e)
+		e.file.links++
+		if e.file.Kind == directory {
+			e.file.in = e
+		}
+	}
+	f.lastEntry = s.counters[counterEntry]
+	return files, nil
+}
+
+// restoreNodes makes the nodes.
+func (f *FS) restoreNodes(s *Saved, files map[uint64]*file) error {
+	for d := range s.nodes.all() {
+		d.key = lockspace.Key{Dir: d.Parent, Name: d.Name}
+		d.file = files[d.File]
+		if d.File == 0 {
+			d.file = &d.own
+			d.own.Ino = d.ID
+		}
+		switch {
+		case d.ID > maxNode:
+			return fmt.Errorf("node %d: its number is not a node's: %w", d.ID, ErrRecord)
+		case d.file == nil:
+			return fmt.Errorf("node %d: no file %d: %w", d.ID, d.File, ErrRecord)
+		case d.file.Kind == directory && d.ID != d.file.Ino:
+			return fmt.Errorf("node %d: directory %d: %w", d.ID, d.file.Ino, ErrRecord)
+		case !put(f.nodes.byID, d.ID, d):
+			return fmt.Errorf("node %d is there twice: %w", d.ID, ErrRecord)
+		}
+		d.file.nodes++
+	}
+	// A directory has a node while it has a name.
+	for _, x := range files {
+		if x.Kind == directory && x.in != nil && f.nodes.byID[x.Ino] == nil {
+			f.nodes.of(x.in)
+		}
+	}
+	for d := range s.nodes.all() {
+		if d.ID != rootDir && f.nodes.byID[d.Parent] == nil && d.file.links > 0 {
+			return fmt.Errorf("node %d: no directory %d: %w", d.ID, d.Parent, ErrRecord)
+		}
+	}
+	return nil
+}
+
+// restoreNames finds out which nodes the names lead to: of several for one name,
+// the last that was made, if it still stands for what is there.
+func (f *FS) restoreNames(s *Saved) {
+	for d := range s.nodes.all() {
+		if d.ID == rootDir {
+			continue
+		}
+		leads := d.File == 0 || f.table.Held(d.key)
+		if e := f.entry(d.key); e != nil {
+			leads = d.file == e.file
+		}
+		if other := f.nodes.byKey[d.key]; leads && (other == nil || other.ID < d.ID) {
+			f.nodes.byKey[d.key] = d
+		}
+	}
+}
+
+// TakeUp returns the filesystem of a new connection with what [FS.Save] saved of
+// another. What it has is put into the journal. Errors: [ErrRecord].
+func TakeUp(o Options, s *Saved) (*FS, error) {
+	for _, x := range []int{counterNode, counterEntry} {
+		s.counters[x] = max(s.counters[x], s.highest(x))
+	}
+	root := s.nodes.new()
+	root.ID, root.File = rootDir, rootDir
+	f, err := Restore(o, s)
+	if err != nil {
+		return nil, err
+	}
+	for x := range s.files.all() {
+		if x.Ino == rootDir {
+			x.Hold = o.Policy.hold
+		}
+		f.journal.PutFile(&x.FileRecord)
+	}
+	f.journal.PutNode(&root.NodeRecord)
+	for e := range s.entries.all() {
+		f.journal.PutEntry(&e.EntryRecord)
+	}
+	for _, b := range s.bodies {
+		f.journal.PutBody(b)
+	}
+	for h := range s.holds.all() {
+		f.journal.PutHold(h)
+	}
+	return f, nil
+}
+
+// highest returns the highest number that a counter can have given out to what
+// was saved.
+func (s *Saved) highest(counter int) (n uint64) {
+	if counter == counterEntry {
+		for e := range s.entries.all() {
+			n = max(n, e.ID)
+		}
+		return n
+	}
+	for x := range s.files.all() {
+		n = max(n, x.Ino)
+	}
+	return n
 }
 
 // put adds to m and reports whether k is new.
@@ -231,16 +366,13 @@ func put[K comparable, V any](m map[K]V, k K, v V) bool {
 // that of the node. A hold by name has its own, and no open file.
 func (f *FS) restoreKey(r *lockspace.Request) error {
 	if r.ByName {
-		if dir := f.nodes.byID[r.Key.Dir]; dir == nil || !dir.Dir {
-			return fmt.Errorf("%q is in no directory %d: %w", r.Key.Name, r.Key.Dir, ErrRecord)
-		}
-		if f.nodes.byID[r.Party.File] == nil {
-			return fmt.Errorf("%q is no node %d: %w", r.Key.Name, r.Party.File, ErrRecord)
+		if e := f.entry(r.Key); e == nil || e.File != r.Party.File {
+			return fmt.Errorf("there is no file %d %q in %d: %w", r.Party.File, r.Key.Name, r.Key.Dir, ErrRecord)
 		}
 		return nil
 	}
 	h := f.handles[r.Party.Handle]
-	if h == nil || h.node.Dir || h.node.ID != r.Party.File {
+	if h == nil || h.node.file.Kind == directory || h.node.ID != r.Party.File {
 		return fmt.Errorf("open file %d is not on node %d: %w", r.Party.Handle, r.Party.File, ErrRecord)
 	}
 	r.Key = h.node.key

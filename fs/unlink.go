@@ -7,60 +7,102 @@ import (
 	"github.com/lockfs/lockfs/lockspace"
 )
 
-// Unlink ends every hold of a name. Those of the caller, or of a process that
-// the caller descends from, are given back: it is how a script cleans up.
-// All others are broken: their open files become stale, and whoever gets the
-// lock next has a higher token.
+// Unlink removes a name, and ends every hold of it. Those of the caller, or of a
+// process that the caller descends from, are given back: it is how a script
+// cleans up; a hold by name is given back by anybody of its user. All others are
+// broken: their open files become stale, and whoever gets the lock next has a
+// higher token.
 //
 // The holder itself may, its user, the directory's owner and root. Descent
 // gives no right: what root's service starts for a user is that user's. If the
-// caller may not end all of the holds, none ends.
+// caller may not end all of the holds, none ends. A file that nobody holds may
+// be removed by its owner, the directory's, and root.
 //
-// Errors: EACCES without write permission on the directory, EPERM if a hold
-// is another user's, ENOENT if nobody holds the name.
+// Errors: EACCES without write permission on the directory, EPERM if a hold or
+// the file is another user's, ENOENT if there is nothing under the name, EISDIR.
 func (f *FS) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
-	if isControl(in.NodeId) {
-		return cannotMake(in.NodeId)
-	}
-	dir := f.nodes.get(in.NodeId)
-	if dir == nil {
-		return errStale
-	}
-	if status := f.permit(in, dir, mayWrite|maySearch); status != fuse.OK {
+	at, status := f.placeOf(in, in.NodeId, name)
+	if status != fuse.OK {
 		return status
 	}
-	if name == controlName {
+	e := f.entry(at.key)
+	switch {
+	case name == controlName || e != nil && e.file.Kind == directory:
 		return fuse.EISDIR
-	}
-	key := lockspace.Key{Dir: dir.ID, Name: name}
-	if !f.table.Held(key) {
+	case e == nil && !f.table.Held(at.key):
 		return fuse.ENOENT
+	}
+	if status := f.endHolds(in, at); status != fuse.OK {
+		return status
+	}
+	if e != nil {
+		f.removeEntry(e)
+	}
+	return fuse.OK
+}
+
+// mayRemove reports whether the caller of a request may remove a file that
+// nobody holds from a directory: restricted deletion, as with a sticky bit.
+func mayRemove(in *fuse.InHeader, dir *node, x *file) bool {
+	return in.Uid == 0 || in.Uid == dir.file.UID || in.Uid == x.UID
+}
+
+// endHolds ends what is held of a name that is being removed. The status is OK,
+// EPERM, or Parked for a detour; nothing is changed then.
+func (f *FS) endHolds(in *fuse.InHeader, at place) fuse.Status {
+	if status := f.checkEnd(in, at); status != fuse.OK {
+		return status
+	}
+	p, _ := f.caller(in)
+	f.table.End(at.key, func(h *lockspace.Hold) lockspace.Reason {
+		if f.givesBack(in, h) {
+			return lockspace.Released
+		}
+		f.log.Info("lock broken", "name", at.name, "by_pid", p.Pid, "by_uid", p.UID,
+			"holder_pid", f.holder(h).Pid, "holder_uid", f.holder(h).UID, "token", h.Token)
+		return lockspace.Broken
+	})
+	return fuse.OK
+}
+
+// givesBack reports whether a hold is given back by a removal, not broken.
+func (f *FS) givesBack(in *fuse.InHeader, h *lockspace.Hold) bool {
+	if h.ByName && in.Uid == h.Party.Taker.UID {
+		return true
+	}
+	return !h.ByName && f.kinship(h) != stranger
+}
+
+// checkEnd says whether the caller of a request may end what is held of a name,
+// and remove it.
+func (f *FS) checkEnd(in *fuse.InHeader, at place) fuse.Status {
+	held, byHandle := false, false
+	for h := range f.table.Holds(at.key) {
+		held = true
+		byHandle = byHandle || !h.ByName
+	}
+	if e := f.entry(at.key); e != nil && !held && !mayRemove(in, at.dir, e.file) {
+		return fuse.EPERM
+	}
+	if !held {
+		return fuse.OK
 	}
 	p, ok := f.caller(in)
 	if !ok {
 		return device.Parked
 	}
-	if f.facts == nil || f.facts.holders == nil {
-		f.lookUpHolders(in.Unique, key, p.Pid)
+	if byHandle && (f.facts == nil || f.facts.holders == nil) {
+		f.lookUpHolders(in.Unique, at.key, p.Pid)
 		return device.Parked
 	}
-	why := make(map[lockspace.HoldID]lockspace.Reason)
-	for h := range f.table.Holds(key) {
-		kinship := f.kinship(h)
-		if kinship != self && !f.mayEnd(in, dir, h) {
+	for h := range f.table.Holds(at.key) {
+		if !h.ByName && f.kinship(h) == self {
+			continue
+		}
+		if !f.mayEnd(in, at.dir, h) {
 			return fuse.EPERM
 		}
-		if kinship == stranger {
-			why[h.ID] = lockspace.Broken
-		}
 	}
-	f.table.End(key, func(h *lockspace.Hold) lockspace.Reason {
-		if why[h.ID] == lockspace.Broken {
-			f.log.Info("lock broken", "name", name, "by_pid", p.Pid, "by_uid", p.UID,
-				"holder_pid", f.holder(h).Pid, "holder_uid", f.holder(h).UID, "token", h.Token)
-		}
-		return why[h.ID]
-	})
 	return fuse.OK
 }
 

@@ -254,3 +254,20 @@ func mustHaveNoHoles(t *testing.T, x *matrix) {
 		t.Log(note)
 	}
 }
+
+// TestMatrix: every tool excludes every other.
+func TestMatrix(t *testing.T) {
+	m := mount(t, "--policy", "hold=name")
+	m.Deadline(10 * time.Minute)
+	mustHaveNoHoles(t, runMatrix(t, m.Dir, tools(t)))
+}
+
+// TestGit: git holds the lock of an index, against all others too, and leaves
+// the index behind, which nobody holds.
+func TestGit(t *testing.T) {
+	m := mount(t, "--policy", "hold=name")
+	gitKeepsItsIndex(t, m.Dir)
+	p := startProcess(t, nil, script("sh", `exec 9>>"$1"; flock -n 9 || exit 1; `+keep)(m.Path("index"))...)
+	p.Held(t)
+	p.Release(t)
+}

@@ -15,13 +15,6 @@ import (
 
 // This file is the tools in hold=name lockspaces, which serve them all.
 
-// TestMatrix: every tool excludes every other.
-func TestMatrix(t *testing.T) {
-	m := mount(t, "--policy", "hold=name")
-	m.Deadline(10 * time.Minute)
-	mustHaveNoHoles(t, runMatrix(t, m.Dir, tools(t)))
-}
-
 // TestToolsAlone: each tool works in a hold=name lockspace as on a tmpfs, to
 // the exit codes, messages, modes, links and contents, and does the same about
 // what a dead process has left.
@@ -144,14 +137,4 @@ func TestDeadHoldersAreReaped(t *testing.T) {
 			}, next.name+" gets what a dead "+k.name+" held")
 		}
 	}
-}
-
-// TestGit: git holds the lock of an index, against all others too, and leaves
-// the index behind, which nobody holds.
-func TestGit(t *testing.T) {
-	m := mount(t, "--policy", "hold=name")
-	gitKeepsItsIndex(t, m.Dir)
-	p := startProcess(t, nil, script("sh", `exec 9>>"$1"; flock -n 9 || exit 1; `+keep)(m.Path("index"))...)
-	p.Held(t)
-	p.Release(t)
 }

@@ -34,6 +34,10 @@ func TestMisuseHarmsNobody(t *testing.T) {
 		t.Logf("%s calls", strings.TrimSpace(p.stdout.String()))
 	}
 
+	// What was made and holds by name stays.
+	if _, exit := sh(t, m, `find . -mindepth 1 ! -name roots ! -name bobs -delete`); exit != 0 {
+		t.Error("what is left cannot be removed")
+	}
 	if after := holding(t, m); after != before {
 		t.Errorf("held before and after:\n%s\n%s", before, after)
 	}

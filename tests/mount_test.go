@@ -287,6 +287,7 @@ func (m *Mount) end() {
 		return // it never started
 	}
 	expired := m.watch != nil && m.watch.stop()
+	m.awaitReplaced()
 	m.Signal(syscall.SIGTERM)
 	select {
 	case <-m.exited:
@@ -320,6 +321,23 @@ func (m *Mount) end() {
 		os.Remove(m.Dir)
 		os.RemoveAll(m.StateDir())
 		os.Remove(m.parent)
+	}
+}
+
+// awaitReplaced waits until a keeper that is being replaced is: a SIGTERM ends it
+// meanwhile, and the mount with it, but not with exit code 0.
+func (m *Mount) awaitReplaced() {
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		log := m.Stderr()
+		begun := strings.LastIndex(log, `msg="replacing the program"`)
+		if begun < 0 {
+			return
+		}
+		for _, done := range []string{"the program was replaced", "cannot be the keeper", "cannot take over"} {
+			if strings.Contains(log[begun:], done) {
+				return
+			}
+		}
 	}
 }
 

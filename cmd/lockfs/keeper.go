@@ -337,7 +337,7 @@ func (k *keeper) startFrom(program string) error {
 	}
 	args := []string{
 		"--worker", "--oom-score=" + k.score, "--log-level=" + k.config.logLevel.String(),
-		fmt.Sprintf("--mount-id=%d", k.mount.ID), fmt.Sprintf("--kept=%t", kept), fmt.Sprintf("--failures=%d", k.failures), "--state-dir=" + stateDir,
+		fmt.Sprintf("--mount-id=%d", k.mount.ID), fmt.Sprintf("--kept=%t", kept), fmt.Sprintf("--failures=%d", k.failures), "--state-dir=" + stateDir, "--policy=" + k.config.policyText,
 		fmt.Sprintf("--first-token=%d", k.first.used), fmt.Sprintf("--reserved=%d", k.first.onDisk),
 		"--", k.mount.Dir,
 	}

@@ -30,7 +30,8 @@ func fill(t testing.TB, order []int, held int) (fd int) {
 	}
 	defer m.Close()
 	r := fs.NewRecords(m.Tx(), new(fs.Saved))
-	r.PutNode(&fs.NodeRecord{ID: 1, Dir: true, Mode: 0o777})
+	r.PutFile(&fs.FileRecord{Ino: 1, Kind: 1, Mode: 0o777})
+	r.PutNode(&fs.NodeRecord{ID: 1, File: 1})
 	m.Tx().Commit()
 	opener := lockspace.Process{Pid: 4711, Started: time.Hour}
 	put := func(i int) {

@@ -145,6 +145,7 @@ func (w *workerProcess) takeOver() error {
 		GID:       uint32(os.Getegid()),
 		Program:   version,
 		State:     state.Version,
+		Policy:    w.config.policy,
 	}
 	if found.fresh {
 		first := w.config.first
@@ -155,10 +156,9 @@ func (w *workerProcess) takeOver() error {
 			}
 		}
 		tokens.begin(first)
-		if options.Kept, err = w.kept(); err != nil {
+		if w.filesystem, err = w.begin(options); err != nil {
 			return err
 		}
-		w.filesystem = fs.New(options)
 	} else {
 		tokens.begin(found.tokens)
 		if w.filesystem, err = fs.Restore(options, &found.saved); err != nil {
@@ -222,23 +222,33 @@ func processorTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// kept returns what the last mount left, nil for nothing.
-func (w *workerProcess) kept() (*fs.Saved, error) {
+// begin makes the filesystem of a new mount, with what the last one left.
+func (w *workerProcess) begin(options fs.Options) (*fs.FS, error) {
 	if w.dir == nil {
-		return nil, nil
+		return fs.New(options), nil
 	}
 	records, err := w.dir.Saved()
-	if err != nil || records == nil {
+	if err != nil {
 		return nil, err
 	}
-	kept := new(fs.Saved)
+	if records == nil {
+		return fs.New(options), nil
+	}
+	var kept fs.Saved
 	for _, r := range records {
-		if err := kept.Load(r.Kind, r.ID, r.Data); err != nil {
-			w.log.Warn("what the last mount saved is of another version, and is not used", "err", err)
-			return nil, nil
+		if err = kept.Load(r.Kind, r.ID, r.Data); err != nil {
+			break
 		}
 	}
-	return kept, nil
+	var filesystem *fs.FS
+	if err == nil {
+		filesystem, err = fs.TakeUp(options, &kept)
+	}
+	if err != nil {
+		w.log.Warn("what the last mount saved is of another version, and is not used", "err", err)
+		return fs.New(options), nil
+	}
+	return filesystem, nil
 }
 
 func (w *workerProcess) dropSaved() error {

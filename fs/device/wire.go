@@ -11,7 +11,12 @@ import (
 const (
 	opLookup    = 1
 	opSetattr   = 4
+	opSymlink   = 6
+	opMkdir     = 9
 	opUnlink    = 10
+	opRmdir     = 11
+	opRename    = 12
+	opLink      = 13
 	opOpen      = 14
 	opWrite     = 16
 	opInit      = 26
@@ -21,6 +26,7 @@ const (
 	opCreate    = 35
 	opInterrupt = 36
 	opPoll      = 40
+	opRename2   = 45
 
 	headerInSize  = 40
 	headerOutSize = 16
@@ -42,7 +48,8 @@ var native = binary.NativeEndian
 // carried out again, with nobody to know of it.
 func mustDecide(opcode uint32) bool {
 	switch opcode {
-	case opLookup, opSetattr, opUnlink, opOpen, opWrite, opOpendir, opSetlk, opSetlkw, opCreate:
+	case opSymlink, opMkdir, opRmdir, opRename, opLink, opRename2,
+		opLookup, opSetattr, opUnlink, opOpen, opWrite, opOpendir, opSetlk, opSetlkw, opCreate:
 		return true
 	}
 	return false
@@ -50,7 +57,13 @@ func mustDecide(opcode uint32) bool {
 
 // locksDirectory reports whether the kernel keeps a directory locked while it
 // waits for the answer.
-func locksDirectory(opcode uint32) bool { return opcode == opCreate || opcode == opUnlink }
+func locksDirectory(opcode uint32) bool {
+	switch opcode {
+	case opCreate, opUnlink, opSymlink, opMkdir, opRmdir, opRename, opLink, opRename2:
+		return true
+	}
+	return false
+}
 
 // header is what this package looks at of struct fuse_in_header.
 type header struct {

@@ -1,0 +1,249 @@
+package fs
+
+import (
+	"sort"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/lockspace"
+)
+
+// Kinds of files.
+const (
+	regular = iota
+	directory
+	symlink
+	kinds
+)
+
+// FileRecord is what must outlive the process of a file: what its names have
+// in common.
+type FileRecord struct {
+	// Ino is st_ino: the number of the node that the file was made with.
+	Ino  uint64
+	Kind uint8
+	// Mode is the permission bits.
+	Mode     uint32
+	UID, GID uint32
+	// Modified, Accessed and Changed are st_mtim, st_atim and st_ctim.
+	Modified, Accessed, Changed lockspace.Instant
+	// Target is the text of a symbolic link.
+	Target string
+	// Hold is the policy of a directory: holdHandle or another.
+	Hold uint8
+}
+
+// file is what names are names of: a body with an owner, permission and times,
+// a symbolic link, or a directory. The file of a lock without a name of its own
+// (see entry) is its node's, and ends with it.
+type file struct {
+	FileRecord
+	// links is the number of entries, nodes that of nodes in memory.
+	links, nodes int
+	// recorded says that there is a record of it.
+	recorded bool
+	body     *BodyRecord // nil: empty
+	// content and in are a directory's: what is in it, and the entry that it
+	// is; nil for the root.
+	content *content
+	in      *entry
+}
+
+// EntryRecord is what must outlive the process of an entry.
+type EntryRecord struct {
+	// ID orders the entries of a directory as they were made. Never reused.
+	ID   uint64
+	Dir  uint64
+	Name string
+	File uint64
+}
+
+// entry is a name that is there whether it is held or not: made by link,
+// symlink, mkdir or rename, or in a lockspace whose names hold. Other names are
+// there exactly while they are held.
+type entry struct {
+	EntryRecord
+	file *file
+}
+
+func (e *entry) key() lockspace.Key { return lockspace.Key{Dir: e.Dir, Name: e.Name} }
+
+// content is the entries of a directory.
+type content struct {
+	byName map[string]*entry
+	// order is the entries as they were made.
+	order   []slot
+	removed int
+}
+
+// slot is a place for an entry.
+type slot struct {
+	id    uint64
+	entry *entry // nil: removed
+}
+
+func newContent() *content { return &content{byName: make(map[string]*entry)} }
+
+// add adds an entry, whose number is higher than all before it.
+func (c *content) add(e *entry) {
+	c.byName[e.Name] = e
+	c.order = append(c.order, slot{e.ID, e})
+}
+
+// remove removes an entry. Room is made good when half of it is gone.
+func (c *content) remove(e *entry) {
+	delete(c.byName, e.Name)
+	c.order[c.search(e.ID)].entry = nil
+	c.removed++
+	if c.removed*2 <= len(c.order) {
+		return
+	}
+	kept := make([]slot, 0, len(c.byName))
+	for _, s := range c.order {
+		if s.entry != nil {
+			kept = append(kept, s)
+		}
+	}
+	c.order, c.removed = kept, 0
+}
+
+// search returns the index of the first slot with a number of at least id.
+func (c *content) search(id uint64) int {
+	return sort.Search(len(c.order), func(i int) bool { return c.order[i].id >= id })
+}
+
+// entry returns the entry of a name, nil if there is none.
+func (f *FS) entry(k lockspace.Key) *entry {
+	dir := f.nodes.get(k.Dir)
+	if dir == nil || dir.file.content == nil {
+		return nil
+	}
+	return dir.file.content.byName[k.Name]
+}
+
+// exists reports whether there is something under a name: an entry, or a hold.
+func (f *FS) exists(k lockspace.Key) bool { return f.table.Held(k) || f.entry(k) != nil }
+
+// enterAs makes a name for a file, which is kept from here on.
+func (f *FS) enterAs(k lockspace.Key, to *file) *entry {
+	f.lastEntry++
+	e := &entry{EntryRecord{ID: f.lastEntry, Dir: k.Dir, Name: k.Name, File: to.Ino}, to}
+	dir := f.nodes.get(k.Dir)
+	dir.file.content.add(e)
+	to.links++
+	if to.Kind == directory {
+		to.in = e
+	}
+	f.journal.PutEntry(&e.EntryRecord)
+	f.changed(to)
+	f.modified(dir.file)
+	return e
+}
+
+// removeEntry takes a name away from its file, which ends with the last one if
+// it is not open.
+func (f *FS) removeEntry(e *entry) {
+	dir := f.nodes.get(e.Dir)
+	dir.file.content.remove(e)
+	f.journal.DropEntry(e.ID)
+	f.modified(dir.file)
+	e.file.links--
+	if d := f.nodes.lookup(e.key()); d != nil && d.file == e.file {
+		// Who opens the name from now on opens something else.
+		f.nodes.detach(d)
+	}
+	f.changed(e.file)
+	f.endFile(e.file)
+}
+
+// endFile drops a file that nothing refers to any more.
+func (f *FS) endFile(x *file) {
+	if x.links > 0 || x.nodes > 0 || !x.recorded {
+		return
+	}
+	x.recorded = false
+	f.journal.DropFile(x.Ino)
+	if x.body != nil {
+		x.body = nil
+		f.journal.DropBody(x.Ino)
+	}
+}
+
+// changed sets st_ctim, and modified st_mtim too; both keep the record of a file
+// that has one.
+func (f *FS) changed(x *file) {
+	x.Changed = f.clock.Now()
+	f.keepFile(x)
+}
+
+func (f *FS) modified(x *file) {
+	x.Modified = f.clock.Now()
+	f.changed(x)
+}
+
+// keepFile records a file, if it has a name of its own or had one.
+func (f *FS) keepFile(x *file) {
+	if x.links > 0 || x.recorded || x.Ino == rootDir {
+		x.recorded = true
+		f.journal.PutFile(&x.FileRecord)
+	}
+}
+
+// newFile makes a file that is not under any name yet.
+func (f *FS) newFile(kind uint8, mode, uid, gid uint32) *file {
+	now := f.clock.Now()
+	x := &file{FileRecord: FileRecord{
+		Ino: f.nodes.number(), Kind: kind, Mode: mode & 0o777, UID: uid, GID: gid,
+		Modified: now, Accessed: now, Changed: now,
+	}}
+	if kind == directory {
+		x.content = newContent()
+	}
+	return x
+}
+
+// promote makes the file of a lock without a name of its own one that can have
+// names.
+func (f *FS) promote(d *node) *file {
+	x := d.file
+	if d.File == 0 {
+		x.Mode, x.UID, x.GID = lockMode&0o777, d.UID, d.GID
+		x.Modified, x.Accessed, x.Changed = d.Made, d.Made, d.Made
+		x.recorded = true
+		d.File = x.Ino
+		f.journal.PutFile(&x.FileRecord)
+		f.journal.PutNode(&d.NodeRecord)
+	}
+	return x
+}
+
+// holdsByName reports whether names hold in a directory, whether their files are
+// open or not.
+func (x *file) holdsByName() bool { return x.Hold == holdName }
+
+// fileType returns the type bits of a mode.
+func (x *file) fileType() uint32 {
+	switch x.Kind {
+	case directory:
+		return unix.S_IFDIR
+	case symlink:
+		return unix.S_IFLNK
+	}
+	return unix.S_IFREG
+}
+
+// setTimes sets what utimes(2) asks for.
+func (f *FS) setTimes(x *file, in *fuse.SetAttrIn) {
+	now := f.clock.Now()
+	set := func(to *lockspace.Instant, given, toNow uint32, sec uint64, nsec uint32) {
+		switch {
+		case in.Valid&toNow != 0:
+			*to = now
+		case in.Valid&given != 0:
+			*to = lockspace.Instant{Wall: int64(sec)*1e9 + int64(nsec), Boot: now.Boot}
+		}
+	}
+	set(&x.Modified, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec)
+	set(&x.Accessed, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec)
+}

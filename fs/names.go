@@ -1,0 +1,277 @@
+package fs
+
+import (
+	"errors"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/fs/device"
+	"github.com/lockfs/lockfs/lockspace"
+)
+
+// What takes a lock by making a name for something (design 1.2): link, symlink,
+// mkdir, and rename that replaces nothing. The name holds until it is removed.
+
+// place is a name in a directory that a request wants to change.
+type place struct {
+	dir  *node
+	name string
+	key  lockspace.Key
+}
+
+// placeOf returns the place that a request names, if its caller may change the
+// directory.
+func (f *FS) placeOf(in *fuse.InHeader, dir uint64, name string) (place, fuse.Status) {
+	if isControl(dir) {
+		return place{}, fuse.EACCES
+	}
+	d := f.nodes.dir(dir)
+	if d == nil {
+		return place{}, errStale
+	}
+	if status := checkName(name); status != fuse.OK {
+		return place{}, status
+	}
+	if status := f.permit(in, d, mayWrite|maySearch); status != fuse.OK {
+		return place{}, status
+	}
+	return place{d, name, lockspace.Key{Dir: d.ID, Name: name}}, fuse.OK
+}
+
+// freePlaceOf is placeOf for something new.
+func (f *FS) freePlaceOf(in *fuse.InHeader, dir uint64, name string) (place, fuse.Status) {
+	at, status := f.placeOf(in, dir, name)
+	switch {
+	case status != fuse.OK:
+		return at, status
+	case name == controlName:
+		return at, fuse.EPERM
+	case f.exists(at.key):
+		return at, fuse.Status(unix.EEXIST)
+	}
+	return at, fuse.OK
+}
+
+// takeByName takes the lock of a free name of file ino for as long as the name is
+// there; handle is the open file that made it, 0 for none. The status is OK, or
+// why not, or Parked for a detour.
+func (f *FS) takeByName(in *fuse.InHeader, k lockspace.Key, via lockspace.Via, ino, handle uint64) fuse.Status {
+	p, ok := f.caller(in)
+	if !ok {
+		return device.Parked
+	}
+	now := f.clock.Now()
+	err := f.table.Try(lockspace.Request{
+		Key:    k,
+		Party:  lockspace.Party{Handle: handle, File: ino, Taker: p, Opener: p, Opened: now},
+		Via:    via,
+		Mode:   lockspace.Exclusive,
+		Range:  lockspace.Whole,
+		ByName: true,
+		Thread: in.Pid,
+	})
+	switch {
+	case errors.Is(err, lockspace.ErrHeld): // in grace
+		return fuse.Status(unix.EEXIST)
+	case err != nil:
+		return fuse.Status(lockErrno(err))
+	}
+	return fuse.OK
+}
+
+// Link gives a file another name, and takes its lock. EPERM: directories have
+// one name; and what others hold by an open file is not for everybody to name, or
+// to write to by another name.
+func (f *FS) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	at, status := f.freePlaceOf(&in.InHeader, in.NodeId, name)
+	if status != fuse.OK {
+		return status
+	}
+	d := f.nodes.get(in.Oldnodeid)
+	switch {
+	case isControl(in.Oldnodeid):
+		return fuse.EPERM
+	case d == nil:
+		return errStale
+	case d.file.Kind == directory:
+		return fuse.EPERM
+	}
+	if !f.hasMode(d) && in.Uid != 0 {
+		for h := range f.table.Holds(d.key) {
+			if f.holder(h).UID != in.Uid {
+				return fuse.EPERM
+			}
+		}
+	}
+	if status := f.takeByName(&in.InHeader, at.key, lockspace.ViaLink, d.file.Ino, 0); status != fuse.OK {
+		return status
+	}
+	f.enter(f.nodes.of(f.enterAs(at.key, f.promote(d))), out)
+	return fuse.OK
+}
+
+// Symlink makes a symbolic link, and takes its lock.
+func (f *FS) Symlink(_ <-chan struct{}, in *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	at, status := f.freePlaceOf(in, in.NodeId, name)
+	if status != fuse.OK {
+		return status
+	}
+	if len(target) > maxBody {
+		return errName
+	}
+	x := f.newFile(symlink, 0o777, in.Uid, in.Gid)
+	if status := f.takeByName(in, at.key, lockspace.ViaSymlink, x.Ino, 0); status != fuse.OK {
+		return status
+	}
+	x.Target = target
+	f.enter(f.nodes.of(f.enterAs(at.key, x)), out)
+	return fuse.OK
+}
+
+// Readlink returns the text of a symbolic link.
+func (f *FS) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status) {
+	switch d := f.nodes.get(in.NodeId); {
+	case d == nil:
+		return nil, errStale
+	case d.file.Kind != symlink:
+		return nil, fuse.EINVAL
+	default:
+		return []byte(d.file.Target), fuse.OK
+	}
+}
+
+// Mkdir makes a directory, which is a lockspace with its parent's policy, and
+// takes its lock.
+func (f *FS) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	at, status := f.freePlaceOf(&in.InHeader, in.NodeId, name)
+	if status != fuse.OK {
+		return status
+	}
+	x := f.newFile(directory, in.Mode, in.Uid, in.Gid)
+	if status := f.takeByName(&in.InHeader, at.key, lockspace.ViaMkdir, x.Ino, 0); status != fuse.OK {
+		return status
+	}
+	x.Hold = at.dir.file.Hold
+	f.enter(f.nodes.of(f.enterAs(at.key, x)), out)
+	return fuse.OK
+}
+
+// Rmdir removes an empty directory, and ends its hold as Unlink does.
+func (f *FS) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	at, status := f.placeOf(in, in.NodeId, name)
+	if status != fuse.OK {
+		return status
+	}
+	e := f.entry(at.key)
+	switch {
+	case name == controlName:
+		return fuse.EPERM
+	case e == nil && !f.table.Held(at.key):
+		return fuse.ENOENT
+	case e == nil || e.file.Kind != directory:
+		return fuse.ENOTDIR
+	case !f.isEmpty(e.file):
+		return fuse.Status(unix.ENOTEMPTY)
+	}
+	if status := f.endHolds(in, at); status != fuse.OK {
+		return status
+	}
+	f.removeEntry(e)
+	return fuse.OK
+}
+
+// isEmpty reports whether a directory has no entries and nothing in it is held.
+func (f *FS) isEmpty(x *file) bool {
+	empty := len(x.content.byName) == 0
+	f.table.List(x.Ino, 0, func(uint64, string) bool {
+		empty = false
+		return false
+	})
+	return empty
+}
+
+// Rename gives what is under a name another one, and the old name's lock back.
+// With RENAME_NOREPLACE it takes the new name's lock; without, what is there
+// afterwards is an ordinary file that nobody holds, in the place of another such
+// file. A directory is held wherever it is. Errors: EBUSY if the new name is
+// held; those of Unlink for both names; EINVAL for other flags.
+func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
+	if in.Flags&^unix.RENAME_NOREPLACE != 0 {
+		return fuse.EINVAL
+	}
+	from, status := f.placeOf(&in.InHeader, in.NodeId, oldName)
+	if status != fuse.OK {
+		return status
+	}
+	to, status := f.placeOf(&in.InHeader, in.Newdir, newName)
+	if status != fuse.OK {
+		return status
+	}
+	d := f.find(from.key, &in.InHeader)
+	target := f.entry(to.key)
+	switch {
+	case oldName == controlName || newName == controlName:
+		return fuse.EPERM
+	case d == nil:
+		return fuse.ENOENT
+	case in.Flags&unix.RENAME_NOREPLACE != 0 && f.exists(to.key):
+		return fuse.Status(unix.EEXIST)
+	case from.key == to.key || target != nil && target.file == d.file:
+		return fuse.OK // as POSIX says
+	case target != nil && target.file.Kind == directory && d.file.Kind != directory:
+		return fuse.EISDIR
+	case target != nil && target.file.Kind != directory && d.file.Kind == directory:
+		return fuse.ENOTDIR
+	case target != nil && target.file.Kind == directory && !f.isEmpty(target.file):
+		return fuse.Status(unix.ENOTEMPTY)
+	case f.table.Held(to.key):
+		return fuse.EBUSY
+	case target != nil && !mayRemove(&in.InHeader, to.dir, target.file):
+		return fuse.EPERM
+	}
+	if d.file.Kind == directory {
+		return f.renameDirectory(in, from, to, d)
+	}
+	// Everything that can fail, or takes a detour, comes before what changes
+	// anything.
+	if status := f.checkEnd(&in.InHeader, from); status != fuse.OK {
+		return status
+	}
+	if in.Flags&unix.RENAME_NOREPLACE != 0 {
+		if status := f.takeByName(&in.InHeader, to.key, lockspace.ViaRename, d.file.Ino, 0); status != fuse.OK {
+			return status
+		}
+	}
+	x := f.promote(d)
+	if target != nil {
+		f.removeEntry(target)
+	}
+	e := f.entry(from.key)
+	f.enterAs(to.key, x)
+	f.endHolds(&in.InHeader, from)
+	if e != nil {
+		f.removeEntry(e)
+	} else {
+		f.nodes.detach(d)
+	}
+	return fuse.OK
+}
+
+// renameDirectory is Rename of a directory to a name that is free.
+func (f *FS) renameDirectory(in *fuse.RenameIn, from, to place, d *node) fuse.Status {
+	if !mayRemove(&in.InHeader, from.dir, d.file) {
+		return fuse.EPERM
+	}
+	if err := f.table.Move(from.key, to.key); err != nil {
+		return fuse.Status(lockErrno(err))
+	}
+	old := d.file.in
+	f.nodes.detach(d)
+	f.enterAs(to.key, d.file)
+	f.removeEntry(old)
+	d.Parent, d.Name, d.key = to.dir.ID, to.name, to.key
+	f.nodes.byKey[to.key] = d
+	f.journal.PutNode(&d.NodeRecord)
+	return fuse.OK
+}
