@@ -32,6 +32,7 @@
 enum {
 	MAX_PROCESSES = 64, MAX_HELD = 1024,
 	LOCKS = 5,  /* names that all contend for */
+	NAMES = 3,  /* names that all make, to hold by their existence */
 	CELLS = 4,  /* ranges are of these: bytes 0, 1, 2, and all from 3 on */
 	BODY = 4096,
 	/* Nobody waits longer. It takes a hand-over and a new worker for each of
@@ -62,6 +63,9 @@ static struct {
 		/* How many writers have come in. */
 		atomic_long entries;
 	} cells[LOCKS][CELLS];
+
+	/* Who has made a name that all make. */
+	atomic_int named[NAMES];
 
 	/* The locks that process 0 holds. */
 	struct held {
@@ -591,6 +595,70 @@ static void try_held(void)
 	atomic_fetch_add(&shared->tried, 1);
 }
 
+/* make makes a name by one of the calls that take it so. tmp is a file of this
+ * process. */
+static int make(int how, const char *path, const char *tmp)
+{
+	int fd, result;
+
+	switch (how) {
+	case 0:
+		return mkdir(path, 0777);
+	case 1:
+		return symlink(tmp, path);
+	}
+	fd = must(open(tmp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666), "open", tmp);
+	must(pwrite(fd, tmp, strlen(tmp), 0), "write", tmp);
+	result = how == 2 ? link(tmp, path) : renameat2(AT_FDCWD, tmp, AT_FDCWD, path, RENAME_NOREPLACE);
+	how = errno;
+	must(close(fd), "close", tmp);
+	errno = how;
+	return result;
+}
+
+/* Who makes the name is inside until he removes it, and finds there what he has
+ * made; who is refused is told that it exists. */
+static void make_name(void)
+{
+	int n = rand() % NAMES, how = rand() % 4, fd;
+	char tmp[4096], text[4096];
+	const char *path;
+	struct stat st;
+
+	snprintf(tmp, sizeof tmp, "%s", name("tmp", me));
+	path = name("named", n);
+	if (make(how, path, tmp) < 0) {
+		if (errno != EEXIST)
+			wrong("%s, made by call %d: %s", path, how, strerror(errno));
+		atomic_fetch_add(&shared->refused, 1);
+		return;
+	}
+	if (atomic_fetch_add(&shared->named[n], 1) != 0)
+		wrong("%s was made by two", path);
+	atomic_fetch_add(&shared->entries, 1);
+	must(lstat(path, &st), "lstat", path);
+	memset(text, 0, sizeof text);
+	switch (how) {
+	case 0:
+		if (!S_ISDIR(st.st_mode))
+			wrong("%s is no directory", path);
+		break;
+	case 1:
+		must(readlink(path, text, sizeof text - 1), "readlink", path);
+		break;
+	default:
+		fd = must(open(path, O_RDONLY | O_CLOEXEC), "open", path);
+		must(pread(fd, text, sizeof text - 1, 0), "read", path);
+		must(close(fd), "close", path);
+	}
+	if (how > 0 && strcmp(text, tmp))
+		wrong("%s, made by call %d, has '%s', not '%s'", path, how, text, tmp);
+	must_fail(mkdir(path, 0777), EEXIST, "mkdir", path);
+	if (atomic_fetch_sub(&shared->named[n], 1) != 1)
+		wrong("%s was made by two", path);
+	must(how == 0 ? rmdir(path) : unlink(path), "removal", path);
+}
+
 static void process_main(void)
 {
 	srand(getpid());
@@ -606,8 +674,10 @@ static void process_main(void)
 	while (!atomic_load(&shared->stop)) {
 		int what = rand() % 100;
 
-		if (what < 60)
+		if (what < 45)
 			contend();
+		else if (what < 60)
+			make_name();
 		else if (what < 75)
 			take_own();
 		else if (what < 82)
