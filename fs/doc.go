@@ -4,12 +4,18 @@
 //
 // # What is served
 //
-// One directory in which every name is a lock (hold=handle): a name is listed,
-// and can be opened without O_CREAT, exactly while it is held. Nodes stand for
-// names; programs that open one name, listed or not, meet on one node as long
-// as any of them has it open.
+// Directories in which every name is a lock. A name is there, is listed, and can
+// be opened without O_CREAT, while it is held, and as long as it has an entry:
+// what link, symlink, mkdir and rename make has one, and in a lockspace whose
+// names hold (hold=name) so has every file. A node stands for a name; programs
+// that open one name, listed or not, meet on one node as long as any of them has
+// it open. What the names of a file have in common is its file: the node's own,
+// if it has no entry.
 //
 // # Where lockfs is not like other filesystems
+//
+// Where names hold it is like them, but for the lengths of files, the sticky
+// bit, and reading what is empty and held. Elsewhere:
 //
 //   - A free lock has no file. touch(1) succeeds and leaves nothing.
 //   - open(2) of a name that was held when it was looked up succeeds though the

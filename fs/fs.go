@@ -244,7 +244,7 @@ func (o observer) Ended(h lockspace.Hold, why lockspace.Reason) {
 	}
 }
 
-// The kernel's answers to what a lock filesystem with one directory does not
+// The kernel's answers to what a lock filesystem does not
 // do. Not ENOSYS, which it would remember for some calls, and which tells a
 // person nothing.
 
