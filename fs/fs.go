@@ -244,9 +244,8 @@ func (o observer) Ended(h lockspace.Hold, why lockspace.Reason) {
 	}
 }
 
-// The kernel's answers to what a lock filesystem does not
-// do. Not ENOSYS, which it would remember for some calls, and which tells a
-// person nothing.
+// What a lock filesystem does not do. Not ENOSYS, which the kernel would
+// remember for some calls, and which tells a person nothing.
 
 func (f *FS) Mknod(_ <-chan struct{}, in *fuse.MknodIn, _ string, _ *fuse.EntryOut) fuse.Status {
 	return cannotMake(in.NodeId)
