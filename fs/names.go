@@ -249,7 +249,7 @@ func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName strin
 	}
 	e := f.entry(from.key)
 	f.enterAs(to.key, x)
-	f.endHolds(&in.InHeader, from)
+	f.endChecked(&in.InHeader, from)
 	if e != nil {
 		f.removeEntry(e)
 	} else {

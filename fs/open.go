@@ -28,7 +28,8 @@ func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse
 		return fuse.EPERM
 	}
 	key := lockspace.Key{Dir: dir.ID, Name: name}
-	if e := f.entry(key); e != nil && in.Flags&unix.O_EXCL == 0 {
+	e, excl := f.entry(key), in.Flags&unix.O_EXCL != 0
+	if e != nil && !excl {
 		return f.createExisting(in, f.nodes.of(e), out)
 	}
 	want := uint32(mayWrite | maySearch)
@@ -44,8 +45,7 @@ func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse
 	if !ok {
 		return device.Parked
 	}
-	excl := in.Flags&unix.O_EXCL != 0
-	if excl && f.exists(key) {
+	if excl && (e != nil || f.table.Held(key)) {
 		return fuse.Status(unix.EEXIST)
 	}
 	var d *node
@@ -80,20 +80,29 @@ func (f *FS) createExisting(in *fuse.CreateIn, d *node, out *fuse.CreateOut) fus
 	case symlink:
 		return errStale // the kernel looks again, and follows it
 	}
-	if status := f.permitOpen(&in.InHeader, d, in.Flags); status != fuse.OK {
-		return status
+	h, status := f.openExisting(&in.InHeader, d, in.Flags)
+	if status == fuse.OK {
+		f.enterOpen(d, h, out)
 	}
-	p, ok := f.caller(&in.InHeader)
+	return status
+}
+
+// openExisting opens what is there, for a request with these flags. The status
+// is OK, or why not, or Parked for a detour.
+func (f *FS) openExisting(in *fuse.InHeader, d *node, flags uint32) (*handle, fuse.Status) {
+	if status := f.permitOpen(in, d, flags); status != fuse.OK {
+		return nil, status
+	}
+	p, ok := f.caller(in)
 	if !ok {
-		return device.Parked
+		return nil, device.Parked
 	}
-	if in.Flags&unix.O_TRUNC != 0 {
+	if flags&unix.O_TRUNC != 0 {
 		if status := f.truncate(in.Unique, d, nil, p, 0); status != fuse.OK {
-			return status
+			return nil, status
 		}
 	}
-	f.enterOpen(d, f.open(d, p), out)
-	return fuse.OK
+	return f.open(d, p), fuse.OK
 }
 
 func (f *FS) enterOpen(d *node, h *handle, out *fuse.CreateOut) {
@@ -147,19 +156,10 @@ func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 	if d == nil || d.file.Kind == directory {
 		return errStale
 	}
-	if status := f.permitOpen(&in.InHeader, d, in.Flags); status != fuse.OK {
+	h, status := f.openExisting(&in.InHeader, d, in.Flags)
+	if status != fuse.OK {
 		return status
 	}
-	p, ok := f.caller(&in.InHeader)
-	if !ok {
-		return device.Parked
-	}
-	if in.Flags&unix.O_TRUNC != 0 {
-		if status := f.truncate(in.Unique, d, nil, p, 0); status != fuse.OK {
-			return status
-		}
-	}
-	h := f.open(d, p)
 	out.Fh = h.ID
 	out.OpenFlags = fuse.FOPEN_DIRECT_IO
 	return fuse.OK

@@ -47,12 +47,18 @@ func mayRemove(in *fuse.InHeader, dir *node, x *file) bool {
 	return in.Uid == 0 || in.Uid == dir.file.UID || in.Uid == x.UID
 }
 
-// endHolds ends what is held of a name that is being removed. The status is OK,
-// EPERM, or Parked for a detour; nothing is changed then.
+// endHolds ends what is held of a name that is being removed, if checkEnd says
+// so. The status is OK, EPERM, or Parked for a detour; nothing is changed then.
 func (f *FS) endHolds(in *fuse.InHeader, at place) fuse.Status {
-	if status := f.checkEnd(in, at); status != fuse.OK {
-		return status
+	status := f.checkEnd(in, at)
+	if status == fuse.OK {
+		f.endChecked(in, at)
 	}
+	return status
+}
+
+// endChecked is endHolds after checkEnd.
+func (f *FS) endChecked(in *fuse.InHeader, at place) {
 	p, _ := f.caller(in)
 	f.table.End(at.key, func(h *lockspace.Hold) lockspace.Reason {
 		if f.givesBack(in, h) {
@@ -62,7 +68,6 @@ func (f *FS) endHolds(in *fuse.InHeader, at place) fuse.Status {
 			"holder_pid", f.holder(h).Pid, "holder_uid", f.holder(h).UID, "token", h.Token)
 		return lockspace.Broken
 	})
-	return fuse.OK
 }
 
 // givesBack reports whether a hold is given back by a removal, not broken.

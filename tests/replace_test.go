@@ -40,17 +40,6 @@ func TestHangupReplacesTheWorkerAndNobodyNotices(t *testing.T) {
 	wantErr(t, "the second waiter", second.wait.Wait(t), nil)
 }
 
-// replaceWorker has another worker take over.
-func replaceWorker(t testing.TB, m *Mount) {
-	t.Helper()
-	before := m.Worker()
-	m.Signal(syscall.SIGHUP)
-	eventually(t, answerLimit, func() bool {
-		now := m.Worker()
-		return now != 0 && now != before
-	}, "another worker serves")
-}
-
 // A program reads until nothing more comes. What comes in between does not make
 // a record longer that it is in the middle of.
 func TestARecordEndsWhereItDidWhenTheWorkerIsReplaced(t *testing.T) {
@@ -63,7 +52,7 @@ func TestARecordEndsWhereItDidWhenTheWorkerIsReplaced(t *testing.T) {
 	wantErr(t, "reading", err, nil)
 	other := holder.Open(path, openFlags)
 	wantErr(t, "the second holder", holder.Flock(other, unix.LOCK_SH), nil)
-	replaceWorker(t, m)
+	hangUp(t, m)
 	for _, from := range []int{len(text), len(text) - 5} {
 		got, err := reader.Pread(fd, 4096, int64(from))
 		wantErr(t, "reading on", err, nil)

@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -26,15 +25,10 @@ func TestTokensIncreaseWhateverEnds(t *testing.T) {
 	if last != 1 {
 		t.Errorf("the first token is %d", last)
 	}
-	killWorker := func() {
-		before := m.Worker()
-		syscall.Kill(before, syscall.SIGKILL)
-		eventually(t, answerLimit, func() bool { w := m.Worker(); return w != 0 && w != before }, "another worker")
-	}
 	for name, end := range map[string]func(){
 		"nothing":                 func() {},
-		"the worker":              killWorker,
-		"the worker, twice":       func() { killWorker(); killWorker() },
+		"the worker":              func() { killWorker(t, m) },
+		"the worker, twice":       func() { killWorker(t, m); killWorker(t, m) },
 		"all, by a signal":        func() { m.Restart(m.Quit) },
 		"all, at once":            func() { m.Restart(m.Kill) },
 		"all, and then all again": func() { m.Restart(m.Quit); m.Restart(m.Kill) },

@@ -60,23 +60,30 @@ const servesMarker = `msg="a new worker serves"`
 // hangUp has the daemon replace its worker and waits until another one serves.
 func hangUp(t testing.TB, m *Mount) {
 	t.Helper()
+	awaitAnother(t, m, func() { m.Signal(syscall.SIGHUP) })
+}
+
+// awaitAnother waits until another worker serves, when end has ended the one
+// that does.
+func awaitAnother(t testing.TB, m *Mount, end func()) {
+	t.Helper()
 	before := strings.Count(m.Stderr(), servesMarker)
-	m.Signal(syscall.SIGHUP)
+	end()
 	eventually(t, answerLimit, func() bool { return strings.Count(m.Stderr(), servesMarker) > before }, "another worker serves")
 }
 
 // killWorker ends the worker and waits until another one serves.
 func killWorker(t testing.TB, m *Mount) {
 	t.Helper()
-	before := strings.Count(m.Stderr(), servesMarker)
 	worker := m.Worker()
 	if worker == 0 {
 		t.Fatal("there is no worker")
 	}
-	if err := syscall.Kill(worker, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, answerLimit, func() bool { return strings.Count(m.Stderr(), servesMarker) > before }, "another worker serves")
+	awaitAnother(t, m, func() {
+		if err := syscall.Kill(worker, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 // wantServing fails the test unless the program of a version serves the mount.

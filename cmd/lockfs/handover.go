@@ -51,6 +51,7 @@ const (
 	fdUnder    = "under"
 	fdStateDir = "state-dir"
 	fdControl  = "control"
+	fdHandover = "handover" // what the others are; for the service manager
 )
 
 // kept returns the descriptors that make the mount, by name.
@@ -75,7 +76,7 @@ func inherit() (*inherited, error) {
 		return parseHandover([]byte(text), nil)
 	}
 	fds := stored()
-	fd, ok := fds["handover"]
+	fd, ok := fds[fdHandover]
 	if !ok {
 		return nil, nil
 	}
@@ -138,7 +139,7 @@ func adopt(c config, in *inherited, k *keeper) {
 
 // giveToManager has the service manager keep the mount, if it does such things.
 func (k *keeper) giveToManager() {
-	if k.manager == nil || !k.manager.keeps {
+	if !k.manager.keepsDescriptors() {
 		return
 	}
 	// The handover last: without the rest it is worth nothing.
@@ -151,7 +152,7 @@ func (k *keeper) giveToManager() {
 		if fd, err = unix.MemfdCreate("lockfs-handover", unix.MFD_CLOEXEC); err == nil {
 			defer unix.Close(fd)
 			if _, err = unix.Pwrite(fd, text, 0); err == nil {
-				k.manager.store("handover", fd)
+				k.manager.store(fdHandover, fd)
 			}
 		}
 	}
@@ -162,10 +163,10 @@ func (k *keeper) giveToManager() {
 
 // takeFromManager has it forget the mount, which has ended.
 func (k *keeper) takeFromManager() {
-	if k.manager == nil || !k.manager.keeps {
+	if !k.manager.keepsDescriptors() {
 		return
 	}
-	k.manager.forget("handover")
+	k.manager.forget(fdHandover)
 	for name := range k.kept() {
 		k.manager.forget(name)
 	}

@@ -330,14 +330,14 @@ func (k *keeper) ownOnDisk() bool {
 
 // startFrom starts a worker from a program.
 func (k *keeper) startFrom(program string) error {
-	kept := k.manager != nil && k.manager.keeps
 	fds, stateDir := []int{k.mount.FD, k.memory}, noStateDir
 	if k.dir != nil {
 		fds, stateDir = append(fds, int(k.dir.File().Fd())), ""
 	}
 	args := []string{
 		"--worker", "--oom-score=" + k.score, "--log-level=" + k.config.logLevel.String(),
-		fmt.Sprintf("--mount-id=%d", k.mount.ID), fmt.Sprintf("--kept=%t", kept), fmt.Sprintf("--failures=%d", k.failures), "--state-dir=" + stateDir, "--policy=" + k.config.policyText,
+		fmt.Sprintf("--mount-id=%d", k.mount.ID), fmt.Sprintf("--kept=%t", k.manager.keepsDescriptors()),
+		fmt.Sprintf("--failures=%d", k.failures), "--state-dir=" + stateDir, "--policy=" + k.config.policyText,
 		fmt.Sprintf("--first-token=%d", k.first.used), fmt.Sprintf("--reserved=%d", k.first.onDisk),
 		"--", k.mount.Dir,
 	}

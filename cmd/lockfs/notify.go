@@ -82,6 +82,9 @@ func dial(name string) (int, error) {
 	return fd, nil
 }
 
+// keepsDescriptors reports whether it keeps descriptors over our death.
+func (m *manager) keepsDescriptors() bool { return m != nil && m.keeps }
+
 // say sends lines of sd_notify(3).
 func (m *manager) say(lines ...string) {
 	if m == nil {

@@ -9,7 +9,6 @@ import (
 // handle for lockfs. Numbers are in the machine's byte order.
 
 const (
-	opLookup    = 1
 	opSetattr   = 4
 	opSymlink   = 6
 	opMkdir     = 9
@@ -45,11 +44,12 @@ var native = binary.NativeEndian
 
 // mustDecide reports whether it has to be written down that a request was
 // decided, even if it changed nothing: one that failed might succeed if it was
-// carried out again, with nobody to know of it.
+// carried out again, with nobody to know of it. (Others, whose outcome depends on
+// the filesystem's state alone, see endStep.)
 func mustDecide(opcode uint32) bool {
 	switch opcode {
 	case opSymlink, opMkdir, opRmdir, opRename, opLink, opRename2,
-		opLookup, opSetattr, opUnlink, opOpen, opWrite, opOpendir, opSetlk, opSetlkw, opCreate:
+		opSetattr, opUnlink, opOpen, opWrite, opOpendir, opSetlk, opSetlkw, opCreate:
 		return true
 	}
 	return false
