@@ -39,7 +39,7 @@ func (f *FS) attr(d *node, out *fuse.Attr) {
 	case symlink:
 		out.Size = uint64(len(x.Target))
 	default:
-		out.Nlink = uint32(x.links)
+		out.Nlink = uint32(len(x.entries))
 		if f.nodes.lookup(d.key) == d && f.entry(d.key) == nil && f.table.Held(d.key) {
 			out.Nlink++ // a name that is there because it is held
 		}
@@ -47,15 +47,16 @@ func (f *FS) attr(d *node, out *fuse.Attr) {
 }
 
 // lockAttr fills in what stat(2) shows of a lock without a name of its own: the
-// holder's user and group, and when it was taken; of several holders the latest.
+// holder's user and group, and when it was taken or last renewed; of several
+// holders those of the latest.
 func (f *FS) lockAttr(d *node, out *fuse.Attr) {
-	owner, since := fuse.Owner{Uid: d.UID, Gid: d.GID}, d.Made
+	owner, mtime := fuse.Owner{Uid: d.UID, Gid: d.GID}, d.Made
 	if h := f.table.Latest(d.key); h != nil {
 		p := f.holder(h)
-		owner, since = fuse.Owner{Uid: p.UID, Gid: p.GID}, h.Since
+		owner, mtime = fuse.Owner{Uid: p.UID, Gid: p.GID}, h.LastRenewal()
 	}
 	out.Owner = owner
-	out.Mtime, out.Mtimensec = seconds(since)
+	out.Mtime, out.Mtimensec = seconds(mtime)
 	out.Atime, out.Atimensec = out.Mtime, out.Mtimensec
 	out.Ctime, out.Ctimensec = out.Mtime, out.Mtimensec
 }
@@ -80,7 +81,7 @@ func (f *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) f
 // SetAttr answers chmod, chown, truncate and utimes.
 func (f *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	if isControl(in.NodeId) {
-		return f.setControlAttr(in)
+		return f.setControlAttr(in, out)
 	}
 	d := f.nodes.get(in.NodeId)
 	if d == nil {
@@ -142,6 +143,7 @@ func (f *FS) setFileAttr(d *node, in *fuse.SetAttrIn) fuse.Status {
 	x.Mode, x.UID, x.GID = mode, uid, gid
 	if in.Valid&(times|toNow) != 0 {
 		f.setTimes(x, in)
+		f.renewBy(d, in)
 	}
 	if in.Valid&(owners|times|toNow) != 0 {
 		f.changed(x)
@@ -151,12 +153,15 @@ func (f *FS) setFileAttr(d *node, in *fuse.SetAttrIn) fuse.Status {
 
 // setLockAttr truncates a body. Mode and owner of a lock are not its own, so
 // chmod and chown by who might do so elsewhere change nothing; times follow
-// the hold.
+// the hold, which touch(1) renews.
 func (f *FS) setLockAttr(d *node, in *fuse.SetAttrIn) fuse.Status {
 	if in.Valid&(fuse.FATTR_MODE|fuse.FATTR_UID|fuse.FATTR_GID) != 0 && in.Caller.Uid != 0 {
 		if h := f.table.Latest(d.key); h != nil && f.holder(h).UID != in.Caller.Uid {
 			return fuse.EPERM
 		}
+	}
+	if in.Valid&(fuse.FATTR_MTIME|fuse.FATTR_MTIME_NOW) != 0 {
+		f.renewBy(d, in)
 	}
 	size, ok := in.GetSize()
 	if !ok {

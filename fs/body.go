@@ -13,6 +13,9 @@ const maxBody = 4096
 
 // Write writes the body, as the holder. See author for who that is.
 func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	if c := f.controls[in.Fh]; c != nil {
+		return uint32(len(data)), f.writeControl(c, in, data)
+	}
 	h := f.handles[in.Fh]
 	switch {
 	case h == nil:
@@ -46,7 +49,16 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 	body := make([]byte, max(len(old), int(at)+n))
 	copy(body, old)
 	copy(body[at:], data[:n])
-	f.setBody(h.node, by.handle, body)
+	named, whole, status := f.bodyNames(&in.InHeader, body)
+	if status != fuse.OK {
+		return 0, status
+	}
+	b := f.setBody(h.node, by.handle, body)
+	if b.Names = named; !whole {
+		b.Unclosed = h.ID
+	}
+	f.journal.PutBody(b)
+	f.renew(h.node, h, p.UID)
 	return uint32(n), fuse.OK
 }
 
@@ -67,7 +79,9 @@ func (f *FS) truncate(unique uint64, d *node, h *handle, p lockspace.Process, si
 	case by.ok:
 		body := make([]byte, size)
 		copy(body, old)
-		f.setBody(d, by.handle, body)
+		// It names nobody: what is left of a pid is another one.
+		f.journal.PutBody(f.setBody(d, by.handle, body))
+		f.renew(d, h, p.UID)
 	}
 	return fuse.OK
 }
@@ -132,14 +146,16 @@ func (d *node) content() []byte {
 	return d.file.body.Data
 }
 
-// setBody makes data the body of d, to go with the holds through a handle.
-func (f *FS) setBody(d *node, handle uint64, data []byte) {
+// setBody makes data the body of d, to go with the holds through a handle. It
+// does not put it into the journal.
+func (f *FS) setBody(d *node, handle uint64, data []byte) *BodyRecord {
 	x := d.file
 	x.body = &BodyRecord{File: x.Ino, Author: handle, Held: f.table.Held(d.key), Data: data}
-	f.journal.PutBody(x.body)
 	if x.recorded {
 		f.modified(x)
 	}
+	f.rewatchFile(x)
+	return x.body
 }
 
 // touch has the step look, when it ends, whether a node's body still has its

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -35,6 +36,12 @@ const maxKept = 4096
 const (
 	controlDir     = 0
 	controlVersion = 1
+	controlPolicy  = 2
+	controlHold    = 3
+	controlRead    = 4
+	controlReap    = 5
+	controlLease   = 6
+	controlGrace   = 7
 )
 
 // controlEntry is a name in control directories.
@@ -48,11 +55,16 @@ type controlEntry struct {
 	// content makes what a reader finds, about a directory; nil for
 	// directories.
 	content func(f *FS, dir *node) []byte
+	// set does what is written, about a directory, for its owner and root; nil
+	// for what cannot be written to. The error says what is wrong with it, and
+	// then it has changed nothing.
+	set func(f *FS, dir *node, value string) error
 }
 
-var controlEntries = []controlEntry{
+var controlEntries = append([]controlEntry{
 	{number: controlVersion, in: controlDir, name: "version", rootOnly: true, content: (*FS).version},
-}
+	{number: controlPolicy, in: controlDir, name: "policy"},
+}, policyEntries()...)
 
 // theControlDir is the control directory itself, which is in no other.
 var theControlDir = controlEntry{number: controlDir, name: controlName}
@@ -159,10 +171,23 @@ func (f *FS) controlAttr(c controlNode, out *fuse.Attr) {
 }
 
 func (e *controlEntry) mode() uint32 {
-	if e.content == nil {
+	switch {
+	case e.content == nil:
 		return unix.S_IFDIR | 0o555
+	case e.set == nil:
+		return unix.S_IFREG | 0o444
 	}
-	return unix.S_IFREG | 0o444
+	return unix.S_IFREG | 0o644
+}
+
+// permitControl checks that the caller of a request may do what want says with a
+// control file: what is written there is for the directory's owner and root,
+// who has no more rights than others where nobody has any.
+func permitControl(in *fuse.InHeader, c controlNode, want uint32) fuse.Status {
+	if want&mayWrite != 0 && in.Uid != 0 && in.Uid != c.about.file.UID || !allows(c.mode()>>6, want) {
+		return fuse.EACCES
+	}
+	return fuse.OK
 }
 
 func (f *FS) getControlAttr(in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
@@ -174,27 +199,30 @@ func (f *FS) getControlAttr(in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 	return fuse.OK
 }
 
-// setControlAttr refuses, as for what nobody owns and nobody may write to.
-func (f *FS) setControlAttr(in *fuse.SetAttrIn) fuse.Status {
-	if _, ok := f.controlNode(in.NodeId); !ok {
+// setControlAttr truncates what can be written to, which changes nothing, and
+// refuses everything else.
+func (f *FS) setControlAttr(in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	c, ok := f.controlNode(in.NodeId)
+	if !ok {
 		return errStale
 	}
-	if in.Valid&fuse.FATTR_SIZE != 0 {
-		return fuse.EACCES
+	if in.Valid&fuse.FATTR_SIZE == 0 {
+		return fuse.EPERM
 	}
-	return fuse.EPERM
+	if status := permitControl(&in.InHeader, c, mayWrite); status != fuse.OK {
+		return status
+	}
+	f.controlAttr(c, &out.Attr)
+	return fuse.OK
 }
 
-// accessControl answers access(2). Root has no more rights than others.
+// accessControl answers access(2).
 func (f *FS) accessControl(in *fuse.AccessIn) fuse.Status {
 	c, status := f.reach(&in.InHeader)
 	if status != fuse.OK {
 		return status
 	}
-	if !allows(c.mode(), in.Mask&7) {
-		return fuse.EACCES
-	}
-	return fuse.OK
+	return permitControl(&in.InHeader, c, in.Mask&7)
 }
 
 // controlHandle is an open file or directory of a control directory.
@@ -208,11 +236,12 @@ type controlHandle struct {
 
 // openControl opens a control node; it returns the number of the open file.
 func (f *FS) openControl(in *fuse.OpenIn) (uint64, fuse.Status) {
-	if _, status := f.reach(&in.InHeader); status != fuse.OK {
-		return 0, status
+	c, status := f.reach(&in.InHeader)
+	if status == fuse.OK {
+		status = permitControl(&in.InHeader, c, wanted(in.Flags))
 	}
-	if wanted(in.Flags)&mayWrite != 0 {
-		return 0, fuse.EACCES
+	if status != fuse.OK {
+		return 0, status
 	}
 	p := lockspace.Process{Pid: in.Pid, UID: in.Uid, GID: in.Gid}
 	h := &controlHandle{HandleRecord: f.newHandle(in.NodeId, p)}
@@ -244,6 +273,34 @@ func (f *FS) readControl(h *controlHandle, in *fuse.ReadIn) (fuse.ReadResult, fu
 	}
 	return part(h.content, in), fuse.OK
 }
+
+// maxSetting is the longest value that can be written, in bytes.
+const maxSetting = 256
+
+// writeControl does what is written to an open control file: one WRITE is one
+// value, with or without a newline. EINVAL, and a line in the log, if it is not
+// one; nothing is changed then.
+func (f *FS) writeControl(h *controlHandle, in *fuse.WriteIn, data []byte) fuse.Status {
+	c, ok := f.controlNode(h.Node)
+	switch {
+	case !ok:
+		return errStale
+	case c.set == nil:
+		return fuse.EBADF
+	}
+	value, err := strings.TrimSuffix(string(data), "\n"), errTooLong
+	if len(value) <= maxSetting {
+		err = c.set(f, c.about, value)
+	}
+	if err != nil {
+		f.log.Warn("value refused, nothing changed", "file", c.name, "directory", f.directoryPath(c.about),
+			"err", err, "by_uid", in.Uid, "by_pid", in.Pid)
+		return fuse.EINVAL
+	}
+	return fuse.OK
+}
+
+var errTooLong = fmt.Errorf("longer than %d bytes", maxSetting)
 
 // closeControl is the end of an open control file.
 func (f *FS) closeControl(h *controlHandle) {

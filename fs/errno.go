@@ -18,6 +18,15 @@ const (
 	errNotSup = fuse.Status(unix.EOPNOTSUPP)
 )
 
+// makeStatus is the status of a call that makes a name to take its lock. A free
+// name is refused in grace.
+func makeStatus(err error) fuse.Status {
+	if errors.Is(err, lockspace.ErrHeld) {
+		return fuse.Status(unix.EEXIST)
+	}
+	return fuse.Status(lockErrno(err))
+}
+
 // lockErrno is the errno of a lock call that the table refused. (An exclusive
 // creation that finds the name held is EEXIST instead of EAGAIN.)
 func lockErrno(err error) syscall.Errno {

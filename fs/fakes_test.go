@@ -16,6 +16,11 @@ type processes struct {
 	info    map[uint32]fs.ProcessInfo // by thread
 	dead    map[uint32]bool
 	classes map[uint32]lockspace.Class
+	// killed are those that a signal ended, and watches what to tell whom of
+	// whose end.
+	killed    map[uint32]bool
+	watches   map[uint32]map[int]func()
+	lastWatch int
 	// gate, if set, holds every look-up until it is closed.
 	gate chan struct{}
 }
@@ -25,6 +30,8 @@ func newProcesses() *processes {
 		info:    make(map[uint32]fs.ProcessInfo),
 		dead:    make(map[uint32]bool),
 		classes: make(map[uint32]lockspace.Class),
+		killed:  make(map[uint32]bool),
+		watches: make(map[uint32]map[int]func()),
 	}
 }
 
@@ -116,6 +123,52 @@ func (p *processes) User(uid uint32) string {
 
 func (p *processes) Host() string { return "host" }
 
+// Resolve: pids are the same in every namespace, but that nobody knows of those
+// that are dead.
+func (p *processes) Resolve(_, pid uint32) (fs.Kin, bool) {
+	info, ok := p.Look(pid)
+	return info.Kin, ok
+}
+
+func (p *processes) Killed(tid uint32) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.killed[tid]
+}
+
+func (p *processes) Namespace() uint64 { return 1 }
+
+// end is the end of a process, of which who watches is told.
+func (p *processes) end(pid uint32) {
+	p.kill(pid)
+	p.mu.Lock()
+	told := p.watches[pid]
+	p.mu.Unlock()
+	for _, ended := range told {
+		ended()
+	}
+}
+
+// Watch watches a process that the test ends.
+func (p *processes) Watch(who fs.Identity, ended func()) (stop func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.watches[who.Pid] == nil {
+		p.watches[who.Pid] = make(map[int]func())
+	}
+	p.lastWatch++
+	id := p.lastWatch
+	p.watches[who.Pid][id] = ended
+	if p.dead[who.Pid] {
+		go ended()
+	}
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.watches[who.Pid], id)
+	}
+}
+
 // journal is an [fs.Journal] that keeps the records, as the state that
 // outlives the process will.
 type journal struct {
@@ -199,4 +252,5 @@ func (l ledger) Commit(device.Slot, [][]byte, bool) {
 var (
 	_ fs.Journal   = (*journal)(nil)
 	_ fs.Processes = (*processes)(nil)
+	_ fs.Watcher   = (*processes)(nil)
 )

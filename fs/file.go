@@ -30,8 +30,8 @@ type FileRecord struct {
 	Modified, Accessed, Changed lockspace.Instant
 	// Target is the text of a symbolic link.
 	Target string
-	// Hold is the policy of a directory: holdHandle or another.
-	Hold uint8
+	// Policy is a directory's.
+	Policy Policy
 }
 
 // file is what names are names of: a body with an owner, permission and times,
@@ -39,15 +39,13 @@ type FileRecord struct {
 // (see entry) is its node's, and ends with it.
 type file struct {
 	FileRecord
-	// links is the number of entries, nodes that of nodes in memory.
-	links, nodes int
+	// entries are its names; nodes is the number of nodes in memory.
+	entries []*entry
+	nodes   int
 	// recorded says that there is a record of it.
 	recorded bool
 	body     *BodyRecord // nil: empty
-	// content and in are a directory's: what is in it, and the entry that it
-	// is; nil for the root.
-	content *content
-	in      *entry
+	content  *content    // of a directory
 }
 
 // EntryRecord is what must outlive the process of an entry.
@@ -65,6 +63,23 @@ type EntryRecord struct {
 type entry struct {
 	EntryRecord
 	file *file
+	// at is its index in the file's entries.
+	at int
+}
+
+// name makes e a name of x.
+func (x *file) name(e *entry) {
+	e.file, e.at = x, len(x.entries)
+	x.entries = append(x.entries, e)
+}
+
+// unname takes it away.
+func (x *file) unname(e *entry) {
+	last := len(x.entries) - 1
+	x.entries[e.at] = x.entries[last]
+	x.entries[e.at].at = e.at
+	x.entries[last] = nil
+	x.entries = x.entries[:last]
 }
 
 func (e *entry) key() lockspace.Key { return lockspace.Key{Dir: e.Dir, Name: e.Name} }
@@ -128,14 +143,12 @@ func (f *FS) exists(k lockspace.Key) bool { return f.table.Held(k) || f.entry(k)
 // enterAs makes a name for a file, which is kept from here on.
 func (f *FS) enterAs(k lockspace.Key, to *file) *entry {
 	f.lastEntry++
-	e := &entry{EntryRecord{ID: f.lastEntry, Dir: k.Dir, Name: k.Name, File: to.Ino}, to}
+	e := &entry{EntryRecord: EntryRecord{ID: f.lastEntry, Dir: k.Dir, Name: k.Name, File: to.Ino}}
 	dir := f.nodes.get(k.Dir)
 	dir.file.content.add(e)
-	to.links++
-	if to.Kind == directory {
-		to.in = e
-	}
+	to.name(e)
 	f.journal.PutEntry(&e.EntryRecord)
+	f.rewatch(e)
 	f.changed(to)
 	f.modified(dir.file)
 	return e
@@ -148,18 +161,21 @@ func (f *FS) removeEntry(e *entry) {
 	dir.file.content.remove(e)
 	f.journal.DropEntry(e.ID)
 	f.modified(dir.file)
-	e.file.links--
+	e.file.unname(e)
 	if d := f.nodes.lookup(e.key()); d != nil && d.file == e.file {
 		// Who opens the name from now on opens something else.
 		f.nodes.detach(d)
 	}
 	f.changed(e.file)
+	if e.file.Kind == directory && len(e.file.entries) == 0 {
+		f.table.SetPolicy(e.file.Ino, lockspace.Policy{})
+	}
 	f.endFile(e.file)
 }
 
 // endFile drops a file that nothing refers to any more.
 func (f *FS) endFile(x *file) {
-	if x.links > 0 || x.nodes > 0 || !x.recorded {
+	if len(x.entries) > 0 || x.nodes > 0 || !x.recorded {
 		return
 	}
 	x.recorded = false
@@ -184,7 +200,7 @@ func (f *FS) modified(x *file) {
 
 // keepFile records a file, if it has a name of its own or had one.
 func (f *FS) keepFile(x *file) {
-	if x.links > 0 || x.recorded || x.Ino == rootDir {
+	if len(x.entries) > 0 || x.recorded || x.Ino == rootDir {
 		x.recorded = true
 		f.journal.PutFile(&x.FileRecord)
 	}
@@ -220,7 +236,7 @@ func (f *FS) promote(d *node) *file {
 
 // holdsByName reports whether names hold in a directory, whether their files are
 // open or not.
-func (x *file) holdsByName() bool { return x.Hold == holdName }
+func (x *file) holdsByName() bool { return x.Policy.hold == holdName }
 
 // fileType returns the type bits of a mode.
 func (x *file) fileType() uint32 {

@@ -23,11 +23,12 @@ type Device interface {
 // rootDir numbers the root among directories, for the lock table.
 const rootDir = 1
 
-// Options of a filesystem. Device, Processes, Clock, Tokens, Journal and Log
+// Options of a filesystem. Device, Processes, Watcher, Clock, Tokens, Journal and Log
 // are required.
 type Options struct {
 	Device    Device
 	Processes Processes
+	Watcher   Watcher
 	Clock     lockspace.Clock
 	Tokens    lockspace.Tokens
 	Journal   Journal
@@ -36,6 +37,8 @@ type Options struct {
 	UID, GID uint32
 	// Policy is the root's.
 	Policy Policy
+	// Lockspaces are directories that a new mount begins with.
+	Lockspaces []Lockspace
 	// Program is the program's version, and State that of the state it can
 	// take over, for people to read.
 	Program string
@@ -49,6 +52,7 @@ type FS struct {
 
 	dev     Device
 	procs   Processes
+	watcher Watcher
 	clock   *stepClock
 	journal Journal
 	log     *slog.Logger
@@ -74,26 +78,34 @@ type FS struct {
 	asked []uint32
 	// touched are the nodes whose body may have lost its author in this step.
 	touched []*node
-	// expiry is running while the table has places to give up.
-	expiry *time.Timer
+	// lapsed are the holds by name that ended in this step while their name is
+	// still there, and unwatched the names of which it has to be found out who is
+	// watched for them. watches are those who are, by the hold.
+	lapsed    []lockspace.Hold
+	unwatched []lockspace.Key
+	watches   watches
+	// expiry runs until the table has something to do, at expiryAt.
+	expiry   *time.Timer
+	expiryAt time.Duration
 	// closing: no request may wait any more.
 	closing bool
 }
 
 // New returns the filesystem, with nothing held.
-func New(o Options) *FS {
+func New(o Options) (*FS, error) {
 	f := prepare(o)
 	f.table = lockspace.New(f.environment(o))
 	now := f.clock.Now()
 	root := &file{FileRecord: FileRecord{
 		Ino: rootDir, Kind: directory, Mode: 0o777, UID: o.UID, GID: o.GID,
-		Modified: now, Accessed: now, Changed: now, Hold: o.Policy.hold,
+		Modified: now, Accessed: now, Changed: now, Policy: o.Policy,
 	}, content: newContent()}
 	f.nodes = newNodes(o.Journal)
 	r := f.nodes.addRoot(root)
 	f.keepFile(root)
 	f.journal.PutNode(&r.NodeRecord)
-	return f
+	f.applyPolicy(root)
+	return f, f.makeLockspaces(o.Lockspaces)
 }
 
 // prepare returns a filesystem without a table and nodes.
@@ -102,6 +114,8 @@ func prepare(o Options) *FS {
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		dev:           o.Device,
 		procs:         o.Processes,
+		watcher:       o.Watcher,
+		watches:       newWatches(),
 		clock:         &stepClock{clock: o.Clock},
 		journal:       o.Journal,
 		log:           o.Log,
@@ -141,6 +155,7 @@ func (f *FS) Shutdown() (holds int) {
 // a step.
 func (f *FS) Save(store Putter) {
 	r := &Records{store: putOnly{store}, reserved: [counters]uint64{math.MaxUint64, math.MaxUint64, math.MaxUint64}}
+	r.PutPidNS(f.procs.Namespace())
 	f.saveDirectory(r, f.nodes.get(rootDir).file, make(map[*file]bool))
 }
 
@@ -198,27 +213,34 @@ func (f *FS) Counts() Counts {
 
 // EndStep does what is left of a step when its request has been carried out.
 func (f *FS) EndStep() {
+	f.removeLapsed()
 	f.dropBodies()
+	f.watchProcesses()
 	f.armExpiry()
 	f.asked = f.asked[:0]
 	f.clock.stop()
 }
 
-// armExpiry has the table give up lapsed places in time.
+// armExpiry has the table do in time what it has to do: places of absent waits
+// lapse, leases run out, graces end.
 func (f *FS) armExpiry() {
-	if f.expiry != nil {
-		return
-	}
 	at, ok := f.table.NextExpiry()
-	if !ok {
-		return
+	switch {
+	case !ok || f.expiry != nil && f.expiryAt <= at:
+		return // it may go off for nothing
+	case f.expiry != nil:
+		f.expiry.Stop()
 	}
-	f.expiry = time.AfterFunc(at-f.clock.Now().Boot, func() {
+	var timer *time.Timer
+	timer = time.AfterFunc(at-f.clock.Now().Boot, func() {
 		f.dev.Do(func() {
-			f.expiry = nil
+			if f.expiry == timer {
+				f.expiry = nil
+			}
 			f.table.Expire()
 		})
 	})
+	f.expiry, f.expiryAt = timer, at
 }
 
 // observer receives what the table's steps did.
@@ -235,12 +257,25 @@ func (o observer) Refused(w lockspace.Wait, err error) {
 	o.f.dev.Answer(uint64(w.ID), lockErrno(err))
 }
 
-// Ended takes the body away with the hold, and makes the open file of a
-// broken one stale.
+// Ended takes the body away with the hold, and makes the open file stale if its
+// hold was taken away. The name of a hold that lapsed goes when the step ends;
+// that of others has been removed by who ended it.
 func (o observer) Ended(h lockspace.Hold, why lockspace.Reason) {
 	o.f.touch(h.Party.File)
+	if h.ByName {
+		o.f.unwatch(h.ID)
+	}
+	if why == lockspace.Released || why == lockspace.Died {
+		return
+	}
+	o.f.makeStale(h.Party.Handle)
 	if why == lockspace.Broken {
-		o.f.makeStale(h.Party.Handle)
+		return
+	}
+	o.f.log.Info("lock lost by its holder", "path", o.f.path(h.Key), "why", why,
+		"holder_pid", h.Party.Taker.Pid, "holder_uid", h.Party.Taker.UID, "token", h.Token)
+	if h.ByName {
+		o.f.lapsed = append(o.f.lapsed, h)
 	}
 }
 

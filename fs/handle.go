@@ -4,6 +4,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/lockfs/lockfs/fs/device"
 	"github.com/lockfs/lockfs/lockspace"
 )
 
@@ -53,7 +54,7 @@ func (f *FS) close(id uint64) {
 		return
 	}
 	if h.node.file.Kind != directory {
-		f.table.CloseHandle(h.node.key, h.ID)
+		f.table.EndHandle(h.node.key, h.ID, h.why())
 	}
 	delete(f.handles, h.ID)
 	f.journal.DropHandle(h.ID)
@@ -65,12 +66,39 @@ func (f *FS) close(id uint64) {
 }
 
 // Flush is one close of possibly many, by one process: POSIX gives its fcntl
-// locks on the file back, and nothing else.
+// locks on the file back, and nothing else. In a lockspace with grace it has to
+// be found out whether that is a process that a signal ended.
 func (f *FS) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
-	if h := f.handles[in.Fh]; h != nil {
-		f.table.Flush(h.node.key, h.node.ID, in.LockOwner)
+	h := f.handles[in.Fh]
+	if h == nil {
+		return fuse.OK
 	}
+	killed := false
+	if in.Pid != 0 && f.policyOf(h.node).grace > 0 && f.table.Held(h.node.key) {
+		if f.facts == nil || f.facts.killed == nil {
+			f.lookUp(in.Unique, func(x *facts) {
+				killed := f.procs.Killed(in.Pid)
+				x.killed = &killed
+			})
+			return device.Parked
+		}
+		killed = *f.facts.killed
+	}
+	if killed != h.Killed {
+		h.Killed = killed
+		f.journal.PutHandle(&h.HandleRecord)
+	}
+	f.table.EndOwner(h.node.key, h.node.ID, in.LockOwner, h.why())
+	f.closeBody(h)
 	return fuse.OK
+}
+
+// why is the reason for which a hold ends with the last close of the file.
+func (h *handle) why() lockspace.Reason {
+	if h.Killed {
+		return lockspace.Died
+	}
+	return lockspace.Released
 }
 
 // Fsync tells the victim of a broken lock.

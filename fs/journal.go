@@ -35,6 +35,8 @@ type HandleRecord struct {
 	// ListTo is the place at which the listing of a directory ends, and
 	// EntriesTo the number of the last entry in it.
 	ListTo, EntriesTo uint64
+	// Killed: the last process that closed it was ended by a signal.
+	Killed bool
 	// Shown is how long the record is that a reader is in the middle of, in
 	// bytes; 0 if it reads none.
 	Shown uint64
@@ -49,6 +51,12 @@ type BodyRecord struct {
 	// Held: the author has had its hold; without it, the body goes.
 	Held bool
 	Data []byte
+	// Names is the process whose pid the body is, if it is one and the process
+	// lived when it was written.
+	Names Identity
+	// Unclosed is the open file through which the pid was written, if more of it
+	// may follow. It does not count until that is closed. 0: it counts.
+	Unclosed uint64
 }
 
 // Journal receives every change of what must outlive the process: the table's

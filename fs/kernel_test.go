@@ -96,6 +96,7 @@ func serveWith(t testing.TB, change func(*fs.Options)) *served {
 	s.options = fs.Options{
 		Device:    s.conn,
 		Processes: s.procs,
+		Watcher:   s.procs,
 		Clock:     new(fs.SystemClock),
 		Tokens:    new(lockspace.Counter),
 		Journal:   s.journal,
@@ -104,7 +105,9 @@ func serveWith(t testing.TB, change func(*fs.Options)) *served {
 	if change != nil {
 		change(&s.options)
 	}
-	s.fs = fs.New(s.options)
+	if s.fs, err = fs.New(s.options); err != nil {
+		t.Fatal(err)
+	}
 	s.conn.Attach(s.fs)
 	ended := make(chan error, 1)
 	go func() { ended <- s.conn.Serve() }()

@@ -1,8 +1,6 @@
 package fs
 
 import (
-	"errors"
-
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
@@ -61,6 +59,15 @@ func (f *FS) takeByName(in *fuse.InHeader, k lockspace.Key, via lockspace.Via, i
 	if !ok {
 		return device.Parked
 	}
+	if f.nodes.get(k.Dir).file.Policy.reap == reapCreator && p.Pid != 0 {
+		switch started := f.facts.started(p.Pid); started {
+		case 0:
+			return f.lookUpProcess(in.Unique, p.Pid)
+		case never: // it cannot be looked at, so it cannot be watched
+		default:
+			p.Started = started
+		}
+	}
 	now := f.clock.Now()
 	err := f.table.Try(lockspace.Request{
 		Key:    k,
@@ -71,13 +78,7 @@ func (f *FS) takeByName(in *fuse.InHeader, k lockspace.Key, via lockspace.Via, i
 		ByName: true,
 		Thread: in.Pid,
 	})
-	switch {
-	case errors.Is(err, lockspace.ErrHeld): // in grace
-		return fuse.Status(unix.EEXIST)
-	case err != nil:
-		return fuse.Status(lockErrno(err))
-	}
-	return fuse.OK
+	return makeStatus(err)
 }
 
 // Link gives a file another name, and takes its lock. EPERM: directories have
@@ -152,7 +153,8 @@ func (f *FS) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.E
 	if status := f.takeByName(&in.InHeader, at.key, lockspace.ViaMkdir, x.Ino, 0); status != fuse.OK {
 		return status
 	}
-	x.Hold = at.dir.file.Hold
+	x.Policy = at.dir.file.Policy
+	f.applyPolicy(x)
 	f.enter(f.nodes.of(f.enterAs(at.key, x)), out)
 	return fuse.OK
 }
@@ -266,7 +268,7 @@ func (f *FS) renameDirectory(in *fuse.RenameIn, from, to place, d *node) fuse.St
 	if err := f.table.Move(from.key, to.key); err != nil {
 		return fuse.Status(lockErrno(err))
 	}
-	old := d.file.in
+	old := d.file.entries[0]
 	f.nodes.detach(d)
 	f.enterAs(to.key, d.file)
 	f.removeEntry(old)

@@ -108,7 +108,7 @@ func (f *FS) forget(d *node, count uint64) {
 // collect drops a node to which nothing refers any more, and its file if that
 // has no name.
 func (f *FS) collect(d *node) bool {
-	if d.Lookups > 0 || d.open > 0 || d.file.Kind == directory && (d.file.links > 0 || d.ID == rootDir) {
+	if d.Lookups > 0 || d.open > 0 || d.file.Kind == directory && (len(d.file.entries) > 0 || d.ID == rootDir) {
 		return false
 	}
 	delete(f.nodes.byID, d.ID)

@@ -63,9 +63,8 @@ func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse
 	h := f.open(d, p)
 	if excl && !dir.file.holdsByName() {
 		if err := f.takeName(h, in.Pid); err != nil {
-			// Nobody holds it, so only a mirror could refuse it.
 			f.close(h.ID)
-			return fuse.Status(lockErrno(err))
+			return makeStatus(err)
 		}
 	}
 	f.enterOpen(d, h, out)

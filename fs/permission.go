@@ -90,6 +90,14 @@ func (f *FS) Access(_ <-chan struct{}, in *fuse.AccessIn) fuse.Status {
 	return f.permit(&in.InHeader, f.nodes.get(d.Parent), in.Mask&(mayRead|mayWrite))
 }
 
+// policyOf returns the policy of the lockspace that a node is in.
+func (f *FS) policyOf(d *node) *Policy {
+	if dir := f.nodes.get(d.Parent); dir != nil {
+		return &dir.file.Policy
+	}
+	return new(Policy) // it has been removed
+}
+
 // hasMode reports whether permission bits of its own decide about a file: in a
 // lockspace whose names hold. Elsewhere the directory's do.
 func (f *FS) hasMode(d *node) bool {

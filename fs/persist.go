@@ -37,6 +37,8 @@ const (
 	kindFile    = 8
 	kindEntry   = 9
 	kindGrace   = 10
+	// kindPidNS is in what is saved for the next mount only.
+	kindPidNS = 11
 )
 
 // Records is a [Journal] that writes records to a store.
@@ -104,8 +106,15 @@ func encodeFile(e encoder, x *FileRecord) encoder {
 	e.instant(x.Modified)
 	e.instant(x.Accessed)
 	e.instant(x.Changed)
-	e.byte(x.Hold)
 	e.text(x.Target)
+	if p := &x.Policy; x.Kind == directory {
+		e.byte(p.hold)
+		e.byte(p.read)
+		e.byte(p.reap)
+		e.u64(uint64(p.lease))
+		e.u64(uint64(p.grace))
+		e.u64(uint64(p.leaseFrom))
+	}
 	return e
 }
 
@@ -128,6 +137,7 @@ func (r *Records) PutHandle(h *HandleRecord) {
 	e.u64(h.ListTo)
 	e.u64(h.EntriesTo)
 	e.u64(h.Shown)
+	e.flag(h.Killed)
 	r.put(kindHandle, h.ID, e)
 }
 
@@ -135,6 +145,9 @@ func (r *Records) PutBody(b *BodyRecord) {
 	e := r.begin()
 	e.u64(b.Author)
 	e.flag(b.Held)
+	e.u32(b.Names.Pid)
+	e.u64(uint64(b.Names.Started))
+	e.u64(b.Unclosed)
 	e.bytes(b.Data)
 	r.put(kindBody, b.File, e)
 }
@@ -162,6 +175,13 @@ func (r *Records) PutWait(w *lockspace.Wait) {
 	e.u64(uint64(w.AbsentUntil))
 	e.request(&w.Request)
 	r.put(kindWait, uint64(w.ID), e)
+}
+
+// PutPidNS records which pid namespace the numbers of processes are of.
+func (r *Records) PutPidNS(inode uint64) {
+	e := r.begin()
+	e.u64(inode)
+	r.put(kindPidNS, 0, e)
 }
 
 func (r *Records) PutGrace(g *lockspace.Grace) {
@@ -310,6 +330,17 @@ func (d *decoder) bytes(most uint32) []byte {
 
 func (d *decoder) instant() lockspace.Instant {
 	return lockspace.Instant{Wall: int64(d.u64()), Boot: time.Duration(d.u64())}
+}
+
+func (d *decoder) policy() Policy {
+	p := Policy{
+		hold: d.limited(holdValues - 1), read: d.limited(readValues - 1), reap: d.limited(reapValues - 1),
+		lease: time.Duration(d.u64()), grace: time.Duration(d.u64()), leaseFrom: time.Duration(d.u64()),
+	}
+	if p.lease < 0 || p.grace < 0 || p.leaseFrom < 0 {
+		d.damaged()
+	}
+	return p
 }
 
 func (d *decoder) process() lockspace.Process {

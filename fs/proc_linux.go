@@ -50,6 +50,25 @@ func (Proc) Kin(pid uint32) (Kin, bool) {
 	return Kin{Pid: pid, Parent: s.parent, Started: s.started}, err == nil
 }
 
+// Killed reads /proc/TID/stat: the flags say that the thread is at its end, and
+// the code, which the kernel has set by then, that a signal ended it. The code
+// takes the right to trace the process; without it nobody was killed.
+func (Proc) Killed(tid uint32) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", tid))
+	if err != nil {
+		return false
+	}
+	s, err := parseStat(b)
+	return err == nil && s.killed
+}
+
+// Namespace is the number of the file that stands for the namespace.
+func (Proc) Namespace() uint64 {
+	var st unix.Stat_t
+	_ = unix.Stat("/proc/self/ns/pid", &st)
+	return st.Ino
+}
+
 // Look reads /proc/TID/stat, status and cgroup. What an unprivileged daemon
 // may not read stays empty.
 func (p Proc) Look(tid uint32) (ProcessInfo, bool) {
@@ -114,6 +133,8 @@ type stat struct {
 	// gone: every thread has ended. A process whose first thread has ended
 	// shows that one's state, and lives.
 	gone bool
+	// killed: the thread is ending, because of a signal.
+	killed bool
 }
 
 // parseStat takes a line of /proc/PID/stat apart (proc(5)). The name is in
@@ -124,7 +145,8 @@ func parseStat(line []byte) (stat, error) {
 		return stat{}, errStat
 	}
 	// The fields as proc(5) numbers them; behind the name comes the third.
-	const state, parent, threads, start = 3, 4, 20, 22
+	const state, parent, flags, threads, start, exitCode = 3, 4, 9, 20, 22, 52
+	const exiting = 4 // PF_EXITING
 	fields := strings.Fields(string(line[end+1:]))
 	if len(fields) <= start-state {
 		return stat{}, errStat
@@ -134,7 +156,12 @@ func parseStat(line []byte) (stat, error) {
 	if err != nil {
 		return stat{}, errStat
 	}
+	var code string
+	if len(fields) > exitCode-state {
+		code = field(exitCode)
+	}
 	return stat{
+		killed:  number([]string{field(flags)})&exiting != 0 && number([]string{code})&0x7f != 0, // wait(2)
 		comm:    string(line[open+1 : end]),
 		parent:  number([]string{field(parent)}),
 		started: time.Duration(ticks) * (time.Second / userHZ),

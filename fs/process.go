@@ -25,6 +25,13 @@ type Processes interface {
 	Kin(pid uint32) (Kin, bool)
 	// Look returns what is known of the process that thread tid is of.
 	Look(tid uint32) (ProcessInfo, bool)
+	// Resolve returns the process that thread tid calls pid.
+	Resolve(tid, pid uint32) (Kin, bool)
+	// Killed reports whether thread tid, which is closing its files, does so
+	// because a signal ended its process.
+	Killed(tid uint32) bool
+	// Namespace numbers the pid namespace in which all these numbers are.
+	Namespace() uint64
 	// WaitClass returns which fcntl call a thread is waiting in.
 	WaitClass(tid uint32) lockspace.Class
 	// User returns the name of a user, "" if it has none.
@@ -67,6 +74,10 @@ type facts struct {
 	// processes behind the holds of the lock that is asked about.
 	ancestors []Kin
 	holders   map[lockspace.HoldID]lockspace.Process
+	// named are the processes that pids in a body name; killed says whether the
+	// caller was ended by a signal.
+	named  map[uint32]*Identity
+	killed *bool
 	// record is the holder record that was asked for.
 	record []byte
 	// conflict is the answer to F_GETLK.

@@ -85,9 +85,9 @@ func (f *FS) readsOwn(h *handle, pid uint32) bool {
 }
 
 // lookUpRecord makes the record of a lock on a detour, of the holds of this
-// moment: where names hold, that is the pid of the holder.
+// moment: with read=pid, that is the pid of the holder.
 func (f *FS) lookUpRecord(unique uint64, d *node) {
-	k, pidOnly := d.key, f.hasMode(d)
+	k, pidOnly := d.key, f.policyOf(d).readsPid()
 	var holds []lockspace.Hold
 	for h := range f.table.Holds(k) {
 		holds = append(holds, *h)

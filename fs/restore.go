@@ -29,6 +29,7 @@ type Saved struct {
 	waits    []lockspace.Wait
 	graces   []lockspace.Grace
 	counters [counters]uint64
+	pidNS    uint64
 	names    texts
 }
 
@@ -95,8 +96,11 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 	case kindFile:
 		x := s.files.new()
 		x.Ino, x.Kind, x.Mode, x.UID, x.GID = id, d.limited(kinds-1), d.u32(), d.u32(), d.u32()
-		x.Modified, x.Accessed, x.Changed, x.Hold = d.instant(), d.instant(), d.instant(), d.limited(holdValues-1)
+		x.Modified, x.Accessed, x.Changed = d.instant(), d.instant(), d.instant()
 		x.Target = string(d.bytes(maxBody))
+		if x.Kind == directory {
+			x.Policy = d.policy()
+		}
 		return d.end("file", id)
 	case kindEntry:
 		e := s.entries.new()
@@ -105,11 +109,14 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 	case kindHandle:
 		h := s.handles.new()
 		h.ID, h.Node, h.Opener, h.Opened = id, d.u64(), d.process(), d.instant()
-		h.Stale, h.ListTo, h.EntriesTo, h.Shown = d.flag(), d.u64(), d.u64(), d.u64()
+		h.Stale, h.ListTo, h.EntriesTo, h.Shown, h.Killed = d.flag(), d.u64(), d.u64(), d.u64(), d.flag()
 		return d.end("open file", id)
 	case kindBody:
 		s.bodies = append(s.bodies, &BodyRecord{
-			File: id, Author: d.u64(), Held: d.flag(), Data: append([]byte(nil), d.bytes(maxBody)...),
+			File: id, Author: d.u64(), Held: d.flag(),
+			Names:    Identity{Pid: d.u32(), Started: time.Duration(d.u64())},
+			Unclosed: d.u64(),
+			Data:     append([]byte(nil), d.bytes(maxBody)...),
 		})
 		return d.end("body", id)
 	case kindContent:
@@ -145,6 +152,9 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 		}
 		s.counters[id] = binary.NativeEndian.Uint64(data)
 		return nil
+	case kindPidNS:
+		s.pidNS = d.u64()
+		return d.end("pid namespace", id)
 	}
 	return fmt.Errorf("record %d of kind %d: %w", id, kind, ErrRecord)
 }
@@ -221,6 +231,16 @@ func Restore(o Options, s *Saved) (*FS, error) {
 		}
 	}
 	f.table = lockspace.Restore(f.environment(o), holds, s.waits, s.graces)
+	for _, x := range files {
+		if x.Kind == directory && x.Policy != (Policy{}) {
+			f.applyPolicy(x)
+		}
+	}
+	for _, h := range holds {
+		if h.ByName {
+			f.unwatched = append(f.unwatched, h.Key)
+		}
+	}
 	f.restoreNames(s)
 	return f, nil
 }
@@ -240,18 +260,15 @@ func (f *FS) restoreFiles(s *Saved) (map[uint64]*file, error) {
 	entries := slices.SortedFunc(s.entries.all(), func(a, b *entry) int { return cmp.Compare(a.ID, b.ID) })
 	for _, e := range entries {
 		dir := files[e.Dir]
-		e.file = files[e.File]
-		if dir == nil || dir.content == nil || e.file == nil || e.file.Ino == rootDir {
+		x := files[e.File]
+		if dir == nil || dir.content == nil || x == nil || x.Ino == rootDir {
 			return nil, fmt.Errorf("entry %d: no directory %d, or no file %d: %w", e.ID, e.Dir, e.File, ErrRecord)
 		}
-		if dir.content.byName[e.Name] != nil || e.file.in != nil {
+		if dir.content.byName[e.Name] != nil || x.Kind == directory && len(x.entries) > 0 {
 			return nil, fmt.Errorf("entry %d: %q is there twice: %w", e.ID, e.Name, ErrRecord)
 		}
 		dir.content.add(e)
-		e.file.links++
-		if e.file.Kind == directory {
-			e.file.in = e
-		}
+		x.name(e)
 	}
 	f.lastEntry = s.counters[counterEntry]
 	return files, nil
@@ -280,12 +297,12 @@ func (f *FS) restoreNodes(s *Saved, files map[uint64]*file) error {
 	}
 	// A directory has a node while it has a name.
 	for _, x := range files {
-		if x.Kind == directory && x.in != nil && f.nodes.byID[x.Ino] == nil {
-			f.nodes.of(x.in)
+		if x.Kind == directory && len(x.entries) > 0 && f.nodes.byID[x.Ino] == nil {
+			f.nodes.of(x.entries[0])
 		}
 	}
 	for d := range s.nodes.all() {
-		if d.ID != rootDir && f.nodes.byID[d.Parent] == nil && d.file.links > 0 {
+		if d.ID != rootDir && f.nodes.byID[d.Parent] == nil && len(d.file.entries) > 0 {
 			return fmt.Errorf("node %d: no directory %d: %w", d.ID, d.Parent, ErrRecord)
 		}
 	}
@@ -310,7 +327,10 @@ func (f *FS) restoreNames(s *Saved) {
 }
 
 // TakeUp returns the filesystem of a new connection with what [FS.Save] saved of
-// another. What it has is put into the journal. Errors: [ErrRecord].
+// another. What it has is put into the journal. Leases begin anew: nobody could
+// renew one meanwhile. Processes are watched as before, unless they had numbers
+// of another pid namespace. Errors: [ErrRecord], or what is in the way of
+// o.Lockspaces.
 func TakeUp(o Options, s *Saved) (*FS, error) {
 	for _, x := range []int{counterNode, counterEntry} {
 		s.counters[x] = max(s.counters[x], s.highest(x))
@@ -322,8 +342,12 @@ func TakeUp(o Options, s *Saved) (*FS, error) {
 		return nil, err
 	}
 	for x := range s.files.all() {
-		if x.Ino == rootDir {
-			x.Hold = o.Policy.hold
+		if x.Kind == directory {
+			if x.Ino == rootDir {
+				x.Policy = o.Policy
+			}
+			x.Policy.leaseFrom = f.clock.Now().Boot
+			f.applyPolicy(x)
 		}
 		f.journal.PutFile(&x.FileRecord)
 	}
@@ -331,11 +355,21 @@ func TakeUp(o Options, s *Saved) (*FS, error) {
 	for e := range s.entries.all() {
 		f.journal.PutEntry(&e.EntryRecord)
 	}
+	elsewhere := s.pidNS != f.procs.Namespace()
 	for _, b := range s.bodies {
+		if b.Unclosed = 0; elsewhere {
+			b.Names = Identity{}
+		}
 		f.journal.PutBody(b)
 	}
 	for h := range s.holds.all() {
+		if elsewhere {
+			h.Party.Taker.Started = 0
+		}
 		f.journal.PutHold(h)
+	}
+	if err := f.makeLockspaces(o.Lockspaces); err != nil {
+		return nil, err
 	}
 	return f, nil
 }

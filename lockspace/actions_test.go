@@ -141,7 +141,11 @@ func (m *machine) Policy(*rapid.T) {
 	draw := func(what string) time.Duration {
 		return time.Duration(rapid.SampledFrom([]int{0, 0, 1, 3}).Draw(m.t, what)) * time.Second
 	}
-	m.world.SetPolicy(rapid.Uint64Range(1, 2).Draw(m.t, "dir"), Policy{draw("lease"), draw("grace")})
+	p := Policy{Lease: draw("lease"), Grace: draw("grace")}
+	if rapid.Bool().Draw(m.t, "from now") {
+		p.From = m.world.clock.now.Boot
+	}
+	m.world.SetPolicy(rapid.Uint64Range(1, 2).Draw(m.t, "dir"), p)
 	m.follow(direct{})
 }
 
@@ -236,8 +240,8 @@ func (m *machine) Time(*rapid.T) {
 			ends = append(ends, s.until)
 		}
 		for _, c := range l.claims {
-			if lease := m.model.policy(k).Lease; lease > 0 {
-				ends = append(ends, c.renewed+lease)
+			if p := m.model.policy(k); p.Lease > 0 {
+				ends = append(ends, max(c.renewed, p.From)+p.Lease)
 			}
 		}
 		for _, end := range append(ends, l.grace) {
@@ -258,8 +262,8 @@ func (m *machine) expire() (d direct) {
 		if l.grace <= now {
 			l.grace = 0
 		}
-		if lease := m.model.policy(k).Lease; lease > 0 {
-			ended := m.model.remove(l, cellsOf(Whole), func(c *claim) bool { return c.renewed+lease <= now })
+		if p := m.model.policy(k); p.Lease > 0 {
+			ended := m.model.remove(l, cellsOf(Whole), func(c *claim) bool { return max(c.renewed, p.From)+p.Lease <= now })
 			d.refused = append(d.refused, m.model.end(k, ended, d.reason)...)
 			d.ended = append(d.ended, ended...)
 		}

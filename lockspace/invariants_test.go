@@ -332,18 +332,18 @@ func checkAgenda(t *Table) error {
 	}
 	leases := 0
 	for k, l := range t.locks {
-		lease := t.policies[k.Dir].Lease
+		p := t.policies[k.Dir]
 		for _, h := range l.holds {
 			e := t.leases[h.ID]
-			if (e != nil) != (lease > 0) {
-				return fmt.Errorf("the hold %v has a lease of %v and ends: %v", *h, lease, e != nil)
+			if (e != nil) != (p.Lease > 0) {
+				return fmt.Errorf("the hold %v has a lease of %v and ends: %v", *h, p.Lease, e != nil)
 			}
 			if e == nil {
 				continue
 			}
 			leases++
-			if e.at != h.Renewed+lease || e.hold != h.ID || e.lock != l || !onAgenda(t, e) {
-				return fmt.Errorf("the hold %v with a lease of %v ends at %v", *h, lease, e.at)
+			if e.at != max(h.Renewed, p.From)+p.Lease || e.hold != h.ID || e.lock != l || !onAgenda(t, e) {
+				return fmt.Errorf("the hold %v with a lease of %v ends at %v", *h, p.Lease, e.at)
 			}
 		}
 	}

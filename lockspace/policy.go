@@ -10,6 +10,9 @@ import (
 type Policy struct {
 	// Lease is how long a hold lasts unless it is renewed. 0: for ever.
 	Lease time.Duration
+	// From is the time, on the clock of [Instant.Boot], from which leases run at
+	// the earliest: what was held before there was this lease has a whole one.
+	From time.Duration
 	// Grace is for how long nobody gets a lock one of whose holds came to an
 	// end in another way than [Released]. 0: for no time.
 	Grace time.Duration
@@ -18,13 +21,14 @@ type Policy struct {
 // SetPolicy sets the policy of a lockspace; the zero Policy is what every
 // lockspace begins with. It is not in the journal.
 //
-// A lease counts from the last renewal of each hold, also of those that are
-// older than the policy: a hold may be due at once, and ends with the next
-// [Table.Expire]. (In a lockspace without a lease, lock calls renew nothing. To
-// give old holds a whole lease, call [Table.Renew] for them.) A grace that has
-// begun lasts as long as it was to.
+// A lease counts from the last renewal of each hold, or from p.From if that is
+// later: without it a hold may be due at once, and ends with the next
+// [Table.Expire]. A grace that has begun lasts as long as it was to.
 func (t *Table) SetPolicy(dir uint64, p Policy) {
 	p.Lease, p.Grace = max(p.Lease, 0), max(p.Grace, 0)
+	if p.Lease == 0 {
+		p.From = 0
+	}
 	old := t.policies[dir]
 	if p == (Policy{}) {
 		delete(t.policies, dir)
@@ -32,7 +36,7 @@ func (t *Table) SetPolicy(dir uint64, p Policy) {
 		t.policies[dir] = p
 	}
 	s := t.listings[dir]
-	if p.Lease == old.Lease || s == nil {
+	if p.Lease == old.Lease && p.From == old.From || s == nil {
 		return
 	}
 	for _, e := range s.entries {
@@ -48,11 +52,11 @@ func (t *Table) SetPolicy(dir uint64, p Policy) {
 
 // startLease puts the end of a hold's lease on the agenda, if it has one.
 func (t *Table) startLease(l *lock, h *Hold) {
-	lease := t.policies[l.key.Dir].Lease
-	if lease == 0 {
+	p := t.policies[l.key.Dir]
+	if p.Lease == 0 {
 		return
 	}
-	e := &event{at: later(h.Renewed, lease), lock: l, hold: h.ID}
+	e := &event{at: later(max(h.Renewed, p.From), p.Lease), lock: l, hold: h.ID}
 	t.leases[h.ID] = e
 	t.agenda.add(e)
 }
@@ -100,7 +104,8 @@ func (t *Table) renew(l *lock, i int, now time.Duration) {
 	l.holds[i] = h
 	t.journal.PutHold(h)
 	if e := t.leases[h.ID]; e != nil {
-		e.at = later(now, t.policies[l.key.Dir].Lease)
+		p := t.policies[l.key.Dir]
+		e.at = later(max(now, p.From), p.Lease)
 		t.agenda.fix(e)
 	}
 }

@@ -411,3 +411,25 @@ func TestRestoreTwoGraces(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestWhatWasHeldHasAWholeLease: a lease that is set later, and runs from then
+// on, ends nothing at once.
+func TestWhatWasHeldHasAWholeLease(t *testing.T) {
+	w := newWorld(t)
+	r := Request{Key: Key{1, "a"}, Party: Party{Handle: 1, Taker: Process{Pid: 1}}, Via: ViaFlock, Mode: Exclusive, Range: Whole}
+	if err := w.Try(r); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.advance(time.Hour)
+	now := w.clock.now.Boot
+	w.SetPolicy(1, Policy{Lease: 10 * time.Second, From: now})
+	w.Expire()
+	if at, ok := w.table.NextExpiry(); !w.table.Held(r.Key) || !ok || at != now+10*time.Second {
+		t.Fatalf("held: %t; ends at %v, want %v", w.table.Held(r.Key), at, now+10*time.Second)
+	}
+	w.clock.advance(10 * time.Second)
+	w.Expire()
+	if w.table.Held(r.Key) {
+		t.Error("still held after its lease")
+	}
+}

@@ -7,8 +7,6 @@ import (
 	"log/slog"
 
 	"github.com/spf13/pflag"
-
-	"github.com/lockfs/lockfs/fs"
 )
 
 // config is what the command line asks for.
@@ -18,8 +16,7 @@ type config struct {
 	logLevel   slog.Level
 	version    bool
 	stateDir   string
-	policy     fs.Policy
-	policyText string
+	policy     policy
 	help       string // the text, if asked for
 
 	// worker: this process was started by a keeper, not by a person. The rest
@@ -54,8 +51,11 @@ func parse(args []string) (config, error) {
 	flags.BoolVar(&c.allowOther, "allow-other", false, "let other users in (root always does; needs user_allow_other in /etc/fuse.conf)")
 	flags.StringVar(&c.stateDir, "state-dir", "", "`directory` for what outlives a reboot (fencing tokens) and a restart;\n"+
 		"'none' keeps nothing (default /var/lib/lockfs/MOUNTPOINT, of an ordinary user\n~/.local/state/lockfs/MOUNTPOINT)")
-	flags.StringVar(&c.policyText, "policy", "", "`KEY=VALUE,...` of the root: hold=handle (default): a lock taken with O_EXCL lives as\n"+
-		"long as its open file; hold=name: as long as its name")
+	flags.StringArrayVar(&c.policy.root, "policy", nil, "`KEY=VALUE,...` of the root, inherited by the directories in it: "+policyHelp)
+	flags.StringArrayVar(&c.policy.spaces, "space", nil, "`NAME[:KEY=VALUE,...]`: a directory in the root that is there from the beginning, with\n"+
+		"the root's policy but for these")
+	options := flags.StringArrayP("options", "o", nil, "`OPTION,...` as in fstab(5): KEY=VALUE of the root's policy,\n"+
+		"space=NAME[:KEY=VALUE:...], allow_other, state-dir=DIRECTORY, log-level=LEVEL")
 	level := flags.String("log-level", "info", "`level` of what is logged: debug, info, warn, error")
 	flags.BoolVar(&c.version, "version", false, "print the version and exit")
 	flags.BoolVar(&c.worker, "worker", false, "")
@@ -83,11 +83,13 @@ func parse(args []string) (config, error) {
 	if *backing != "none" {
 		return c, fmt.Errorf("--backing %s: mirroring is not supported yet, only '--backing none'", *backing)
 	}
-	if c.policyText != "" {
-		var err error
-		if c.policy, err = fs.ParsePolicy(c.policyText); err != nil {
-			return c, fmt.Errorf("--policy: %w", err)
+	for _, text := range *options {
+		if err := c.setOptions(text, level); err != nil {
+			return c, fmt.Errorf("-o %s: %w", text, err)
 		}
+	}
+	if _, _, err := c.policy.parse(); err != nil {
+		return c, err
 	}
 	if err := c.logLevel.UnmarshalText([]byte(*level)); err != nil {
 		return c, fmt.Errorf("--log-level %s: not one of debug, info, warn, error", *level)

@@ -337,10 +337,10 @@ func (k *keeper) startFrom(program string) error {
 	args := []string{
 		"--worker", "--oom-score=" + k.score, "--log-level=" + k.config.logLevel.String(),
 		fmt.Sprintf("--mount-id=%d", k.mount.ID), fmt.Sprintf("--kept=%t", k.manager.keepsDescriptors()),
-		fmt.Sprintf("--failures=%d", k.failures), "--state-dir=" + stateDir, "--policy=" + k.config.policyText,
+		fmt.Sprintf("--failures=%d", k.failures), "--state-dir=" + stateDir,
 		fmt.Sprintf("--first-token=%d", k.first.used), fmt.Sprintf("--reserved=%d", k.first.onDisk),
-		"--", k.mount.Dir,
 	}
+	args = append(append(args, k.config.policy.flags()...), "--", k.mount.Dir)
 	w, err := startWorker(program, args, fds...)
 	if err != nil {
 		return err

@@ -133,6 +133,10 @@ func (w *workerProcess) takeOver() error {
 	took.end("read")
 	w.conn = device.New(workerDevice, newLedger(w.memory), w.log)
 	w.crash.attach(w.conn)
+	watcher, err := fs.NewWatcher()
+	if err != nil {
+		return err
+	}
 	tokens := &tokens{memory: w.memory, dir: w.dir, do: w.conn.Do, log: w.log}
 	options := fs.Options{
 		Device:    w.conn,
@@ -145,7 +149,10 @@ func (w *workerProcess) takeOver() error {
 		GID:       uint32(os.Getegid()),
 		Program:   version,
 		State:     state.Version,
-		Policy:    w.config.policy,
+		Watcher:   watcher,
+	}
+	if options.Policy, options.Lockspaces, err = w.config.policy.parse(); err != nil {
+		return err
 	}
 	if found.fresh {
 		first := w.config.first
@@ -225,14 +232,14 @@ func processorTime() time.Duration {
 // begin makes the filesystem of a new mount, with what the last one left.
 func (w *workerProcess) begin(options fs.Options) (*fs.FS, error) {
 	if w.dir == nil {
-		return fs.New(options), nil
+		return fs.New(options)
 	}
 	records, err := w.dir.Saved()
 	if err != nil {
 		return nil, err
 	}
 	if records == nil {
-		return fs.New(options), nil
+		return fs.New(options)
 	}
 	var kept fs.Saved
 	for _, r := range records {
@@ -244,11 +251,11 @@ func (w *workerProcess) begin(options fs.Options) (*fs.FS, error) {
 	if err == nil {
 		filesystem, err = fs.TakeUp(options, &kept)
 	}
-	if err != nil {
+	if errors.Is(err, fs.ErrRecord) {
 		w.log.Warn("what the last mount saved is of another version, and is not used", "err", err)
-		return fs.New(options), nil
+		return fs.New(options)
 	}
-	return filesystem, nil
+	return filesystem, err
 }
 
 func (w *workerProcess) dropSaved() error {

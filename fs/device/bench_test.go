@@ -47,14 +47,18 @@ func newServed(b *testing.B) served {
 	log := slog.New(slog.DiscardHandler)
 	ledger := device.Volatile()
 	c := device.New(int(null.Fd()), ledger, log)
-	c.Attach(fs.New(fs.Options{
+	filesystem, err := fs.New(fs.Options{
 		Device:    c,
 		Processes: fs.Proc{},
 		Clock:     new(fs.SystemClock),
 		Tokens:    new(lockspace.Counter),
 		Journal:   fs.Discard{},
 		Log:       log,
-	}))
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	c.Attach(filesystem)
 	conn := served{c, ledger.Slot()}
 	conn.Dispatch(newRequest(opInit, 0, u32(7), u32(41), u32(0), u32(1<<10|1<<1), zeros(48)))
 	return conn

@@ -1,0 +1,42 @@
+package fs
+
+import (
+	"strings"
+
+	"github.com/lockfs/lockfs/lockspace"
+)
+
+// path returns the path of a lock below the root of the mount, for people to
+// read. What is in a directory that has been removed begins with "(removed)".
+func (f *FS) path(k lockspace.Key) string {
+	parts := []string{k.Name}
+	for dir := k.Dir; dir != rootDir; {
+		d := f.nodes.get(dir)
+		if d == nil || len(d.file.entries) == 0 {
+			parts = append(parts, "(removed)")
+			break
+		}
+		e := d.file.entries[0]
+		parts = append(parts, e.Name)
+		dir = e.Dir
+	}
+	var b strings.Builder
+	for i := len(parts) - 1; i >= 0; i-- {
+		b.WriteString(parts[i])
+		if i > 0 {
+			b.WriteByte('/')
+		}
+	}
+	return b.String()
+}
+
+// directoryPath is path for a directory; the root is ".".
+func (f *FS) directoryPath(d *node) string {
+	switch {
+	case d.ID == rootDir:
+		return "."
+	case len(d.file.entries) == 0:
+		return "(removed)"
+	}
+	return f.path(d.file.entries[0].key())
+}

@@ -1,0 +1,203 @@
+package fs
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/lockfs/lockfs/fs/device"
+	"github.com/lockfs/lockfs/lockspace"
+)
+
+// Reaping (design 1.3): a hold by name ends when the process ends that is watched
+// for it, and so leaves no stale lock. That is the process whose pid is in the
+// body, as the one who wrote it meant it, or the one that made the name.
+
+// Identity is a process, told apart from others that have its number at other
+// times. The zero Identity is none.
+type Identity struct {
+	Pid     uint32
+	Started time.Duration // on the clock of [lockspace.Instant.Boot], see [Kin]
+}
+
+// Watcher tells when processes end.
+type Watcher interface {
+	// Watch has ended called when a process is not there any more, at once if it
+	// is not now. That is on a goroutine, and may come once more while stop
+	// runs. It does not block.
+	Watch(p Identity, ended func()) (stop func())
+}
+
+// watches are the processes that are watched for holds.
+type watches struct {
+	byHold    map[lockspace.HoldID]Identity
+	byProcess map[Identity]*watch
+}
+
+// watch is one process, and the holds that end with it.
+type watch struct {
+	holds map[lockspace.HoldID]bool
+	stop  func()
+}
+
+func newWatches() watches {
+	return watches{make(map[lockspace.HoldID]Identity), make(map[Identity]*watch)}
+}
+
+// bodyNames finds out which process a body names that is being written. The
+// status is OK, or Parked for a detour.
+func (f *FS) bodyNames(in *fuse.InHeader, body []byte) (named Identity, whole bool, status fuse.Status) {
+	pid, whole := bodyPid(body)
+	if pid == 0 || in.Pid == 0 {
+		return Identity{}, true, fuse.OK
+	}
+	if f.facts != nil && f.facts.named[pid] != nil {
+		return *f.facts.named[pid], whole, fuse.OK
+	}
+	f.lookUp(in.Unique, func(x *facts) {
+		x.named = map[uint32]*Identity{pid: new(Identity)}
+		if k, ok := f.procs.Resolve(in.Pid, pid); ok {
+			*x.named[pid] = Identity{k.Pid, k.Started}
+		}
+	})
+	return Identity{}, true, device.Parked
+}
+
+// closeBody has the pid in a body count that was written through an open file
+// which is being closed.
+func (f *FS) closeBody(h *handle) {
+	if b := h.node.file.body; b != nil && b.Unclosed == h.ID {
+		b.Unclosed = 0
+		f.journal.PutBody(b)
+		f.rewatchFile(h.node.file)
+	}
+}
+
+// rewatch has the step find out, when it ends, who is watched for the hold of an
+// entry.
+func (f *FS) rewatch(e *entry) { f.unwatched = append(f.unwatched, e.key()) }
+
+// rewatchFile is rewatch for all names of a file.
+func (f *FS) rewatchFile(x *file) {
+	for _, e := range x.entries {
+		f.rewatch(e)
+	}
+}
+
+// watchProcesses watches for the holds of which it has to be found out. Not
+// before a step ends: only then is a filesystem that was made again ready for
+// what the watcher may do at once.
+func (f *FS) watchProcesses() {
+	for _, k := range f.unwatched {
+		h := f.table.Named(k)
+		if h == nil {
+			continue
+		}
+		p := f.watched(h)
+		if f.watches.byHold[h.ID] == p {
+			continue
+		}
+		f.unwatch(h.ID)
+		if p != (Identity{}) {
+			f.watch(p, h.ID)
+		}
+	}
+	f.unwatched = f.unwatched[:0]
+}
+
+// watch has a hold end with a process.
+func (f *FS) watch(p Identity, id lockspace.HoldID) {
+	f.watches.byHold[id] = p
+	w := f.watches.byProcess[p]
+	if w == nil {
+		w = &watch{holds: make(map[lockspace.HoldID]bool)}
+		f.watches.byProcess[p] = w
+		w.stop = f.watcher.Watch(p, func() { f.dev.Do(func() { f.reap(p) }) })
+	}
+	w.holds[id] = true
+}
+
+// watched returns the process whose end is the end of a hold by name.
+func (f *FS) watched(h *lockspace.Hold) Identity {
+	dir := f.nodes.get(h.Key.Dir)
+	switch e := f.entry(h.Key); {
+	case e == nil:
+	case dir.file.Policy.reap == reapCreator:
+		if p := h.Party.Taker; p.Started != 0 {
+			return Identity{p.Pid, p.Started}
+		}
+	case dir.file.Policy.reap == reapPid:
+		if b := e.file.body; b != nil && b.Unclosed == 0 {
+			return b.Names
+		}
+	}
+	return Identity{}
+}
+
+// unwatch ends the watch for a hold.
+func (f *FS) unwatch(id lockspace.HoldID) {
+	p, ok := f.watches.byHold[id]
+	if !ok {
+		return
+	}
+	delete(f.watches.byHold, id)
+	w := f.watches.byProcess[p]
+	if delete(w.holds, id); len(w.holds) == 0 {
+		delete(f.watches.byProcess, p)
+		w.stop()
+	}
+}
+
+// reap ends the holds for which a process was watched that has ended.
+func (f *FS) reap(p Identity) {
+	w := f.watches.byProcess[p]
+	if w == nil {
+		return
+	}
+	for _, id := range slices.Sorted(maps.Keys(w.holds)) {
+		f.table.EndHold(id, lockspace.Reaped)
+	}
+}
+
+// removeLapsed removes the names whose hold has lapsed: it was reaped, or its
+// lease ran out. A directory goes with what is in it, unless something of that
+// is held; then it stays, and is held by nobody.
+func (f *FS) removeLapsed() {
+	for i := range f.lapsed {
+		h := &f.lapsed[i]
+		e := f.entry(h.Key)
+		switch {
+		case e == nil || e.File != h.Party.File:
+		case e.file.Kind == directory && f.isInUse(e.file):
+			f.log.Warn("directory stays, since something in it is held", "path", f.path(h.Key))
+		default:
+			f.removeAll(e)
+		}
+	}
+	f.lapsed = f.lapsed[:0]
+}
+
+// isInUse reports whether anything in a directory is held.
+func (f *FS) isInUse(x *file) bool {
+	used := false
+	f.table.List(x.Ino, 0, func(uint64, string) bool {
+		used = true
+		return false
+	})
+	for _, e := range x.content.byName {
+		used = used || e.file.Kind == directory && f.isInUse(e.file)
+	}
+	return used
+}
+
+// removeAll removes a name, and all that is in it if it is a directory.
+func (f *FS) removeAll(e *entry) {
+	if e.file.Kind == directory {
+		for _, in := range e.file.content.byName {
+			f.removeAll(in)
+		}
+	}
+	f.removeEntry(e)
+}
