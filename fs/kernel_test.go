@@ -25,6 +25,8 @@ type kernel struct {
 	// replies that came while another one was waited for.
 	replies map[uint64]reply
 	caller  caller
+	// deliver, if set, carries a request instead of the socket.
+	deliver func([]byte)
 }
 
 // caller is whom requests are from.
@@ -79,6 +81,82 @@ func serve(t testing.TB) *served { return serveWith(t, nil) }
 // serveWith is serve with other options than its own.
 func serveWith(t testing.TB, change func(*fs.Options)) *served {
 	t.Helper()
+	s := prepareWith(t, change)
+	ended := make(chan error, 1)
+	go func() { ended <- s.conn.Serve() }()
+	t.Cleanup(func() {
+		// An empty message is no request; closing makes read fail for good.
+		_ = unix.Shutdown(s.socket, unix.SHUT_RDWR)
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			t.Error("the reader did not end")
+		}
+	})
+	s.init()
+	return s
+}
+
+// serveInBubble is serveWith for tests in which the time is testing/synctest's.
+// No goroutine waits for requests, which would keep it from going on: who sends
+// one carries it out.
+func serveInBubble(t testing.TB, change func(*fs.Options)) *served {
+	t.Helper()
+	s := prepareWith(t, func(o *fs.Options) {
+		o.Clock = bubbleClock{}
+		o.Device = &mortal{Device: o.Device}
+		if change != nil {
+			change(o)
+		}
+	})
+	s.deliver = func(m []byte) { s.conn.Dispatch(message{m}) }
+	s.init()
+	return s
+}
+
+// mortal is a device that a filesystem has no more when its process has died.
+type mortal struct {
+	fs.Device
+	dead bool
+}
+
+func (m *mortal) Do(step func()) {
+	m.Device.Do(func() {
+		if !m.dead {
+			step()
+		}
+	})
+}
+
+// restoreHere is restore in a bubble.
+func (s *served) restoreHere(records store) {
+	s.t.Helper()
+	old := s.options.Device.(*mortal)
+	s.options.Device = &mortal{Device: old.Device}
+	s.restore(records, s.options.Tokens.(*lockspace.Counter))
+	old.dead = true
+}
+
+// bubbleClock is the clock of a bubble; it has been running for an hour.
+type bubbleClock struct{}
+
+var bubbleBegan = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // see testing/synctest
+
+func (bubbleClock) Now() lockspace.Instant {
+	now := time.Now()
+	return lockspace.Instant{Wall: now.UnixNano(), Boot: now.Sub(bubbleBegan) + time.Hour}
+}
+
+// message is a [device.Slot] with one request.
+type message struct{ b []byte }
+
+func (m message) Prepare() []byte { return m.b }
+func (m message) Request() []byte { return m.b }
+func (m message) Done()           {}
+
+// prepareWith is serveWith without anybody who carries out requests.
+func prepareWith(t testing.TB, change func(*fs.Options)) *served {
+	t.Helper()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -109,24 +187,14 @@ func serveWith(t testing.TB, change func(*fs.Options)) *served {
 		t.Fatal(err)
 	}
 	s.conn.Attach(s.fs)
-	ended := make(chan error, 1)
-	go func() { ended <- s.conn.Serve() }()
 	t.Cleanup(func() {
-		// An empty message is no request; closing makes read fail for good.
-		_ = unix.Shutdown(pair[0], unix.SHUT_RDWR)
 		_ = unix.Close(pair[0])
-		select {
-		case <-ended:
-		case <-time.After(10 * time.Second):
-			t.Error("the reader did not end")
-		}
 		_ = unix.Close(pair[1])
 	})
 	limit := unix.Timeval{Sec: 10}
 	if err := unix.SetsockoptTimeval(pair[0], unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
 		t.Fatal(err)
 	}
-	s.init()
 	return s
 }
 
@@ -152,7 +220,9 @@ func (k *kernel) sendAs(unique uint64, opcode uint32, node uint64, body ...[]byt
 	c := k.caller
 	m := append(join(u32(uint32(40+len(b))), u32(opcode), u64(unique), u64(node),
 		u32(c.uid), u32(c.gid), u32(c.pid), u32(0)), b...)
-	if _, err := unix.Write(k.socket, m); err != nil {
+	if k.deliver != nil {
+		k.deliver(m)
+	} else if _, err := unix.Write(k.socket, m); err != nil {
 		k.t.Fatal("request:", err)
 	}
 }

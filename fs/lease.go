@@ -32,5 +32,5 @@ func (f *FS) renewBy(d *node, in *fuse.SetAttrIn) {
 	if fh, ok := in.GetFh(); ok {
 		h = f.handles[fh]
 	}
-	f.renew(d, h, in.Uid)
+	f.renew(d, h, in.Caller.Uid)
 }

@@ -42,6 +42,7 @@ func (s *served) restore(records store, tokens *lockspace.Counter) {
 			return
 		}
 		s.conn.Attach(f)
+		s.fs = f
 	})
 	s.init()
 }
