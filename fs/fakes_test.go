@@ -1,6 +1,8 @@
 package fs_test
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -142,7 +144,7 @@ func (p *processes) Namespace() uint64 { return 1 }
 func (p *processes) end(pid uint32) {
 	p.kill(pid)
 	p.mu.Lock()
-	told := p.watches[pid]
+	told := slices.Collect(maps.Values(p.watches[pid]))
 	p.mu.Unlock()
 	for _, ended := range told {
 		ended()

@@ -1,0 +1,290 @@
+package fs_test
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/fs"
+)
+
+// 1.3: reap. Processes are the test's; that they are told apart and watched in
+// truth is tested with the watcher, and on a real mount.
+
+const (
+	opSymlink = 6
+	opLink    = 13
+	opRename2 = 45
+)
+
+// body makes a file with a body and closes it.
+func (s *served) body(name string, flags uint32, parts ...string) file {
+	s.t.Helper()
+	f := s.mustCreate(name, flags)
+	at := 0
+	for _, part := range parts {
+		if errno := s.write(f, uint64(at), part); errno != 0 {
+			s.t.Fatalf("write %q: %v", part, errno)
+		}
+		at += len(part)
+	}
+	s.release(f)
+	return f
+}
+
+func (s *served) link(node uint64, name string) unix.Errno {
+	s.t.Helper()
+	return s.call(opLink, 1, u64(node), cstring(name)).errno
+}
+
+// end is the end of a process.
+func (s *served) end(pid uint32) {
+	s.t.Helper()
+	s.procs.end(pid)
+	synctest.Wait()
+}
+
+// wantListed fails the test unless this is what the root lists.
+func (s *served) wantListed(t *testing.T, when string, want ...string) {
+	t.Helper()
+	got := s.list()
+	for _, name := range want {
+		if !got[name] {
+			t.Errorf("%s: %q is not listed", when, name)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("%s: %q are listed, want %q", when, sorted(got), want)
+	}
+}
+
+// Each way in which tools put a pid under a name: who died takes it along.
+func TestReapThePidInTheBody(t *testing.T) {
+	for name, take := range map[string]func(s *served){
+		"set -C; echo $$ > x": func(s *served) { s.body("x", unix.O_EXCL, "123\n") },
+		"without a newline":   func(s *served) { s.body("x", unix.O_EXCL, "123") },
+		"digit by digit":      func(s *served) { s.body("x", unix.O_EXCL, "1", "2", "3", "\n") },
+		"link": func(s *served) {
+			f := s.body("tmp", unix.O_EXCL, "       123\n")
+			node, _, _ := s.lookup(1, "tmp")
+			if f.node != node {
+				s.t.Fatal("another node")
+			}
+			if errno := s.link(node, "x"); errno != 0 {
+				s.t.Fatal(errno)
+			}
+			s.unlink("tmp")
+		},
+		"rename": func(s *served) {
+			s.body("tmp", unix.O_EXCL, "123\n")
+			if r := s.call(opRename2, 1, u64(1), u32(unix.RENAME_NOREPLACE), u32(0), cstring("tmp"), cstring("x")); r.errno != 0 {
+				s.t.Fatal(r.errno)
+			}
+		},
+		"written after the link": func(s *served) {
+			s.body("tmp", 0)
+			node, _, _ := s.lookup(1, "tmp")
+			if errno := s.link(node, "x"); errno != 0 {
+				s.t.Fatal(errno)
+			}
+			s.unlink("tmp")
+			node, _, _ = s.lookup(1, "x")
+			f := s.mustOpen(node, unix.O_RDWR)
+			s.write(f, 0, "123\n")
+			s.release(f)
+		},
+		"another pid first": func(s *served) {
+			s.body("x", unix.O_EXCL, "456\n")
+			node, _, _ := s.lookup(1, "x")
+			f := s.mustOpen(node, unix.O_RDWR)
+			s.write(f, 0, "123\n")
+			s.release(f)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, "hold=name", func(t *testing.T, s *served) {
+				take(s)
+				s.end(456)
+				s.end(12)
+				s.end(1)
+				s.wantListed(t, "before the death", "x")
+				s.end(123)
+				s.wantListed(t, "after it")
+				f, errno := s.create("x", unix.O_EXCL)
+				if errno != 0 {
+					t.Errorf("take it again: %v", errno)
+				}
+				s.release(f)
+				s.end(123)
+				s.wantListed(t, "the next holder, who wrote nothing", "x")
+			})
+		})
+	}
+}
+
+// What is never reaped.
+func TestNotReaped(t *testing.T) {
+	for name, take := range map[string]func(s *served){
+		"no pid":                      func(s *served) { s.body("x", unix.O_EXCL, "host:123\n") },
+		"empty":                       func(s *served) { s.body("x", unix.O_EXCL) },
+		"pid 0":                       func(s *served) { s.body("x", unix.O_EXCL, "0\n") },
+		"not held, an ordinary file":  func(s *served) { s.body("x", 0, "123\n") },
+		"another pid by now":          func(s *served) { s.body("x", unix.O_EXCL, "123\n"); s.rewrite("x", "456\n") },
+		"no pid by now":               func(s *served) { s.body("x", unix.O_EXCL, "123\n"); s.rewrite("x", "") },
+		"dead when it was written":    func(s *served) { s.procs.kill(123); s.body("x", unix.O_EXCL, "123\n") },
+		"nobody of the mount's sight": func(s *served) { s.caller.pid = 0; s.body("x", unix.O_EXCL, "123\n") },
+		"reap=none by now": func(s *served) {
+			s.body("x", unix.O_EXCL, "123\n")
+			s.caller.uid = 0
+			s.set(1, "reap", "none")
+		},
+		"reap=creator by now": func(s *served) {
+			s.body("x", unix.O_EXCL, "123\n")
+			s.caller.uid = 0
+			s.set(1, "reap", "creator")
+		},
+		"an unfinished number": func(s *served) {
+			f := s.mustCreate("x", unix.O_EXCL)
+			s.write(f, 0, "123")
+			node, _, _ := s.lookup(1, "x")
+			s.release(s.mustOpen(node, unix.O_RDONLY)) // a reader closes
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, "hold=name", func(t *testing.T, s *served) {
+				take(s)
+				s.end(123)
+				s.wantListed(t, "after the death", "x")
+			})
+		})
+	}
+}
+
+// rewrite is `echo -n TEXT > name`.
+func (s *served) rewrite(name, text string) {
+	s.t.Helper()
+	node, _, errno := s.lookup(1, name)
+	if errno != 0 {
+		s.t.Fatal(errno)
+	}
+	f := s.mustOpen(node, unix.O_RDWR|unix.O_TRUNC)
+	if text != "" {
+		if errno := s.write(f, 0, text); errno != 0 {
+			s.t.Fatal(errno)
+		}
+	}
+	s.release(f)
+}
+
+// With reap=creator, the process that made the name is watched, whatever made it
+// and whatever is in it; a directory takes along what is in it.
+func TestReapTheCreator(t *testing.T) {
+	inBubble(t, "hold=name,reap=creator", func(t *testing.T, s *served) {
+		s.caller.pid = 321
+		s.body("excl", unix.O_EXCL, "123\n")
+		s.body("ordinary", 0)
+		if r := s.call(opSymlink, 1, cstring("symlink"), cstring("host.123")); r.errno != 0 {
+			t.Fatal(r.errno)
+		}
+		node, _, _ := s.lookup(1, "ordinary")
+		if errno := s.link(node, "link"); errno != 0 {
+			t.Fatal(errno)
+		}
+		dir, errno := s.mkdir(1, "dir")
+		if errno != 0 {
+			t.Fatal(errno)
+		}
+		if r := s.call(opCreate, dir, u32(unix.O_CREAT|unix.O_RDWR|unix.O_EXCL), u32(0o644), u32(0), u32(0), cstring("info")); r.errno != 0 {
+			t.Fatal(r.errno)
+		}
+		s.end(123)
+		s.wantListed(t, "before", "excl", "ordinary", "symlink", "link", "dir")
+		s.end(321)
+		s.wantListed(t, "after", "ordinary")
+		if n := s.fs.Counts().Holds; n != 0 {
+			t.Errorf("%d holds are left", n)
+		}
+	})
+}
+
+// The open file of what was reaped is stale, and others of the lock are not let
+// in by it.
+func TestReapedFileIsStale(t *testing.T) {
+	inBubble(t, "hold=name", func(t *testing.T, s *served) {
+		f := s.mustCreate("x", unix.O_EXCL)
+		s.write(f, 0, "123\n")
+		s.end(123)
+		if errno := s.write(f, 0, "456\n"); errno != unix.ESTALE {
+			t.Errorf("write: %v, want ESTALE", errno)
+		}
+		if errno := s.flock(f, unix.F_WRLCK); errno != unix.ESTALE {
+			t.Errorf("flock: %v, want ESTALE", errno)
+		}
+	})
+	inBubble(t, "hold=name", func(t *testing.T, s *served) {
+		s.body("x", unix.O_EXCL, "123\n")
+		// The creator has locked it too, and passed that on to a child.
+		node, _, _ := s.lookup(1, "x")
+		f := s.mustOpen(node, unix.O_RDWR)
+		lock := s.lockBody(f, 9, unix.F_WRLCK, 0, toEnd, false)
+		if r := s.call(opSetlk, f.node, lock); r.errno != 0 {
+			t.Fatal(r.errno)
+		}
+		s.end(123)
+		if !s.taken("x") {
+			t.Error("let in beside one who holds it by an open file")
+		}
+		s.release(f)
+		if s.taken("x") {
+			t.Error("not free when the last hold ended")
+		}
+	})
+}
+
+// Who is watched is watched by the successor as well, also if the process died
+// in between, and after a clean stop.
+func TestReapSurvives(t *testing.T) {
+	for name, diesBetween := range map[string]bool{"dies later": false, "dies in between": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				records := store{}
+				s := serveInBubble(t, func(o *fs.Options) {
+					o.Policy = mustPolicy(t, "hold=name")
+					o.Journal = fs.NewRecords(records, new(fs.Saved))
+				})
+				s.body("x", unix.O_EXCL, "123\n")
+				s.body("y", unix.O_EXCL, "124\n")
+				if diesBetween {
+					s.procs.kill(123)
+				}
+				s.restoreHere(records)
+				s.call(opGetattr, 1, zeros(16))
+				s.end(123)
+				s.wantListed(t, "after the death", "y")
+				// A clean stop.
+				saved := store{}
+				s.conn.Do(func() { s.fs.Save(saved) })
+				var loaded fs.Saved
+				for k, data := range saved {
+					if err := loaded.Load(uint8(k[0]), k[1], data); err != nil {
+						t.Fatal(err)
+					}
+				}
+				old := s.options.Device.(*mortal)
+				s.options.Device = &mortal{Device: old.Device}
+				s.options.Journal = fs.NewRecords(store{}, new(fs.Saved))
+				f, err := fs.TakeUp(s.options, &loaded)
+				if err != nil {
+					t.Fatal(err)
+				}
+				old.dead = true
+				s.conn.Do(func() { s.conn.Attach(f) })
+				s.init()
+				s.wantListed(t, "after the clean stop", "y")
+				s.end(124)
+				s.wantListed(t, "after the second death")
+			})
+		})
+	}
+}
