@@ -15,7 +15,10 @@ import (
 
 // mountInPidNamespace starts the daemon as the first process of a pid
 // namespace, from which the tests' clients cannot be seen.
-func mountInPidNamespace(t *testing.T) *Mount {
+func mountInPidNamespace(t *testing.T) *Mount { return mountInPidNamespaceWith(t) }
+
+// mountInPidNamespaceWith is mountInPidNamespace with flags.
+func mountInPidNamespaceWith(t *testing.T, flags ...string) *Mount {
 	t.Helper()
 	needRoot(t)
 	parent := mountParent(t)
@@ -25,7 +28,7 @@ func mountInPidNamespace(t *testing.T) *Mount {
 	}
 	t.Cleanup(m.Stop)
 	m.namespaces = syscall.CLONE_NEWPID
-	m.start([]string{program(t, "lockfs"), "--backing", "none", "--state-dir", "none", m.Dir})
+	m.start(append(append([]string{program(t, "lockfs"), "--backing", "none", "--state-dir", "none"}, flags...), m.Dir))
 	m.awaitReady()
 	m.watch = watchMount(m)
 	return m
