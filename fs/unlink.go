@@ -13,10 +13,11 @@ import (
 // broken: their open files become stale, and whoever gets the lock next has a
 // higher token.
 //
-// The holder itself may, its user, the directory's owner and root. Descent
-// gives no right: what root's service starts for a user is that user's. If the
-// caller may not end all of the holds, none ends. A file that nobody holds may
-// be removed by its owner, the directory's, and root.
+// The holder itself may, its user, the directory's owner and root, and of a file
+// with a mode of its own its owner. Descent gives no right: what root's service
+// starts for a user is that user's. If the caller may not end all of the holds,
+// none ends. A file that nobody holds may be removed by its owner, the
+// directory's, and root.
 //
 // Errors: EACCES without write permission on the directory, EPERM if a hold or
 // the file is another user's, ENOENT if there is nothing under the name, EISDIR.
