@@ -16,7 +16,7 @@ import (
 // The holder itself may, its user, the directory's owner and root, and of a file
 // with a mode of its own its owner. Descent gives no right: what root's service
 // starts for a user is that user's. If the caller may not end all of the holds,
-// none ends. A file that nobody holds may be removed by its owner, the
+// none ends. A file that nobody holds by its name may be removed by its owner, the
 // directory's, and root.
 //
 // Errors: EACCES without write permission on the directory, EPERM if a hold or
@@ -43,7 +43,8 @@ func (f *FS) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Stat
 }
 
 // mayRemove reports whether the caller of a request may remove a file that
-// nobody holds from a directory: restricted deletion, as with a sticky bit.
+// nobody holds by its name from a directory: restricted deletion, as with a sticky
+// bit.
 func mayRemove(in *fuse.InHeader, dir *node, x *file) bool {
 	return in.Uid == 0 || in.Uid == dir.file.UID || in.Uid == x.UID
 }
@@ -82,15 +83,16 @@ func (f *FS) givesBack(in *fuse.InHeader, h *lockspace.Hold) bool {
 // checkEnd says whether the caller of a request may end what is held of a name,
 // and remove it.
 func (f *FS) checkEnd(in *fuse.InHeader, at place) fuse.Status {
-	held, byHandle := false, false
+	byName, byHandle := false, false
 	for h := range f.table.Holds(at.key) {
-		held = true
+		byName = byName || h.ByName
 		byHandle = byHandle || !h.ByName
 	}
-	if e := f.entry(at.key); e != nil && !held && !mayRemove(in, at.dir, e.file) {
+	// Who has locked another's file has not made the name.
+	if e := f.entry(at.key); e != nil && !byName && !mayRemove(in, at.dir, e.file) {
 		return fuse.EPERM
 	}
-	if !held {
+	if !byName && !byHandle {
 		return fuse.OK
 	}
 	p, ok := f.caller(in)

@@ -348,9 +348,7 @@ func testPermissions(t *testing.T, hold, table string) {
 		s.round(t, rows, "alice", 0o777, "rwx", "alice", "bob", "root")
 	})
 	t.Run("as in Debian", func(t *testing.T) {
-		protect(t, map[string]string{
-			"protected_regular": "2", "protected_fifos": "1", "protected_symlinks": "1", "protected_hardlinks": "1",
-		})
+		protect(t, debian)
 		for owner, other := range map[string]string{"alice": "bob", "bob": "alice"} {
 			t.Run(owner+"'s", func(t *testing.T) {
 				s := newPermissionScene(t, hold)
