@@ -30,9 +30,7 @@ func (f *FS) attr(d *node, out *fuse.Attr) {
 	out.Mtime, out.Mtimensec = seconds(x.Modified)
 	out.Atime, out.Atimensec = seconds(x.Accessed)
 	out.Ctime, out.Ctimensec = seconds(x.Changed)
-	if x.Kind != regular || f.hasMode(d) {
-		out.Mode = x.fileType() | x.Mode
-	}
+	out.Mode = x.fileType() | x.Mode
 	switch x.Kind {
 	case directory:
 		out.Nlink = 2
@@ -122,8 +120,16 @@ func (f *FS) setFileAttr(d *node, in *fuse.SetAttrIn) fuse.Status {
 	if in.Valid&owners != 0 && !isOwner {
 		return fuse.EPERM
 	}
-	if in.Caller.Uid != 0 && (uid != x.UID || gid != x.GID && gid != in.Caller.Gid) {
+	if in.Caller.Uid != 0 && uid != x.UID {
 		return fuse.EPERM
+	}
+	if in.Caller.Uid != 0 && gid != x.GID {
+		switch member, status := f.isMember(&in.InHeader, gid); {
+		case status != fuse.OK:
+			return status
+		case !member:
+			return fuse.EPERM
+		}
 	}
 	if in.Valid&times != 0 && !isOwner {
 		given := in.Valid&fuse.FATTR_MTIME != 0 && in.Valid&fuse.FATTR_MTIME_NOW == 0 ||

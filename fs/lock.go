@@ -36,9 +36,7 @@ func (f *FS) lock(in *fuse.LkIn, wait bool) fuse.Status {
 		f.table.Unlock(r.Key, r.Party, r.Via, r.Range)
 		return fuse.OK
 	}
-	// A lock is taken by writing to the directory, whatever the descriptor
-	// was opened for: flock(1) opens for reading.
-	if status := f.permit(&in.InHeader, f.nodes.get(h.node.Parent), mayWrite); status != fuse.OK {
+	if status := f.permitLock(&in.InHeader, h.node); status != fuse.OK {
 		return status
 	}
 	f.asked = f.asked[:0]

@@ -82,8 +82,7 @@ func (f *FS) takeByName(in *fuse.InHeader, k lockspace.Key, via lockspace.Via, i
 }
 
 // Link gives a file another name, and takes its lock. EPERM: directories have
-// one name; and what others hold by an open file is not for everybody to name, or
-// to write to by another name.
+// one name; and what is another's is not for everybody to name, see permitLink.
 func (f *FS) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
 	at, status := f.freePlaceOf(&in.InHeader, in.NodeId, name)
 	if status != fuse.OK {
@@ -98,12 +97,8 @@ func (f *FS) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.Ent
 	case d.file.Kind == directory:
 		return fuse.EPERM
 	}
-	if !f.hasMode(d) && in.Uid != 0 {
-		for h := range f.table.Holds(d.key) {
-			if f.holder(h).UID != in.Uid {
-				return fuse.EPERM
-			}
-		}
+	if status := f.permitLink(&in.InHeader, d); status != fuse.OK {
+		return status
 	}
 	if status := f.takeByName(&in.InHeader, at.key, lockspace.ViaLink, d.file.Ino, 0); status != fuse.OK {
 		return status

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/lockfs/lockfs/lockspace"
 )
@@ -41,12 +42,12 @@ func (f *FS) permitFile(in *fuse.InHeader, x *file, want uint32) fuse.Status {
 		// The groups make no difference, or cannot be looked up.
 		ok = asGroup && asOther
 	default:
-		info, looked := f.facts.known(in.Pid)
-		if !looked {
-			return f.lookUpProcess(in.Unique, in.Pid)
+		member, status := f.isMember(in, x.GID)
+		if status != fuse.OK {
+			return status
 		}
 		ok = asOther
-		if info != nil && slices.Contains(info.Groups, x.GID) {
+		if member {
 			ok = asGroup
 		}
 	}
@@ -56,14 +57,37 @@ func (f *FS) permitFile(in *fuse.InHeader, x *file, want uint32) fuse.Status {
 	return fuse.OK
 }
 
+// isMember reports whether the caller of a request is in a group. The status is
+// OK, or Parked for a detour to his supplementary groups. Those of a process out
+// of sight cannot be looked up: it is in none.
+func (f *FS) isMember(in *fuse.InHeader, gid uint32) (bool, fuse.Status) {
+	if in.Gid == gid {
+		return true, fuse.OK
+	}
+	if in.Pid == 0 {
+		return false, fuse.OK
+	}
+	info, looked := f.facts.known(in.Pid)
+	if !looked {
+		return false, f.lookUpProcess(in.Unique, in.Pid)
+	}
+	return info != nil && slices.Contains(info.Groups, gid), fuse.OK
+}
+
 // allows reports whether the lowest three bits of mode have all of want.
 func allows(mode, want uint32) bool { return mode&want == want }
 
 // mayEnd reports whether the user of a request may end a hold that is not his
 // process's: the holder's user, the directory's owner and root may (restricted
-// deletion, as with a sticky bit).
+// deletion, as with a sticky bit). So may the owner of a file with a mode of its
+// own that somebody has locked: to read it is enough to do that, and must not
+// keep anybody from removing what is his.
 func (f *FS) mayEnd(in *fuse.InHeader, dir *node, h *lockspace.Hold) bool {
-	return in.Uid == 0 || in.Uid == dir.file.UID || in.Uid == f.holder(h).UID
+	if in.Uid == 0 || in.Uid == dir.file.UID || in.Uid == f.holder(h).UID {
+		return true
+	}
+	d := f.nodes.get(h.Party.File)
+	return !h.ByName && d != nil && f.hasMode(d) && in.Uid == d.file.UID
 }
 
 // Access answers access(2).
@@ -78,16 +102,10 @@ func (f *FS) Access(_ <-chan struct{}, in *fuse.AccessIn) fuse.Status {
 	if d.file.Kind == directory {
 		return f.permit(&in.InHeader, d, in.Mask&7)
 	}
-	if f.hasMode(d) {
-		if in.Mask&fuse.X_OK != 0 && d.file.Mode&0o111 == 0 {
-			return fuse.EACCES // for root too
-		}
-		return f.permitFile(&in.InHeader, d.file, in.Mask&7)
+	if in.Mask&fuse.X_OK != 0 && (!f.hasMode(d) || d.file.Mode&0o111 == 0) {
+		return fuse.EACCES // for root too
 	}
-	if in.Mask&fuse.X_OK != 0 {
-		return fuse.EACCES
-	}
-	return f.permit(&in.InHeader, f.nodes.get(d.Parent), in.Mask&(mayRead|mayWrite))
+	return f.permitUse(&in.InHeader, d, in.Mask&7)
 }
 
 // policyOf returns the policy of the lockspace that a node is in.
@@ -110,8 +128,66 @@ func (f *FS) hasMode(d *node) bool {
 
 // permitOpen checks that the caller of a request may open a file.
 func (f *FS) permitOpen(in *fuse.InHeader, d *node, flags uint32) fuse.Status {
-	if f.hasMode(d) {
-		return f.permitFile(in, d.file, wanted(flags))
+	if f.hasMode(d) && flags&fuse.FMODE_EXEC != 0 { // execve(2)
+		return f.permitUse(in, d, maySearch)
 	}
-	return f.permit(in, f.nodes.get(d.Parent), wanted(flags))
+	return f.permitUse(in, d, wanted(flags))
+}
+
+// permitUse checks that the caller of a request may do what want says with a
+// file. Where the directory decides, a file that comes from where it had a mode
+// keeps that too: nobody gets at another's by renaming it.
+func (f *FS) permitUse(in *fuse.InHeader, d *node, want uint32) fuse.Status {
+	if d.File != 0 {
+		if status := f.permitFile(in, d.file, want); status != fuse.OK || f.hasMode(d) {
+			return status
+		}
+	}
+	return f.permit(in, f.nodes.get(d.Parent), want)
+}
+
+// permitLock checks that the caller of a request may lock d through an open
+// file. For a file with a mode of its own that is all it takes, as anywhere; the
+// kernel sees to it that a write lock of fcntl(2) comes from a descriptor that can
+// write. Otherwise a lock is taken by writing to the directory, whatever the
+// descriptor was opened for: flock(1) opens for reading.
+//
+// The lock is the name's. Of a file that has lost its name it is that of what
+// comes after it, and the old file's mode says nothing about that.
+func (f *FS) permitLock(in *fuse.InHeader, d *node) fuse.Status {
+	if f.hasMode(d) && f.nodes.lookup(d.key) == d {
+		return fuse.OK
+	}
+	return f.permit(in, f.nodes.get(d.Parent), mayWrite)
+}
+
+// permitLink checks that the caller of a request may give d another name: EPERM
+// unless it is his, or he may read and write it, as elsewhere with
+// fs.protected_hardlinks. (The kernel leaves the question to the filesystem.)
+// What others hold by an open file is not for everybody to name, or to write to
+// by another name.
+func (f *FS) permitLink(in *fuse.InHeader, d *node) fuse.Status {
+	if in.Uid == 0 {
+		return fuse.OK
+	}
+	his := d.File != 0 && in.Uid == d.file.UID
+	if !f.hasMode(d) {
+		for h := range f.table.Holds(d.key) {
+			if f.holder(h).UID != in.Uid {
+				return fuse.EPERM
+			}
+			his = true
+		}
+	}
+	switch {
+	case his:
+		return fuse.OK
+	case d.file.Kind != regular:
+		return fuse.EPERM
+	}
+	status := f.permitOpen(in, d, unix.O_RDWR)
+	if status == fuse.EACCES {
+		return fuse.EPERM
+	}
+	return status
 }

@@ -13,10 +13,11 @@ import (
 // broken: their open files become stale, and whoever gets the lock next has a
 // higher token.
 //
-// The holder itself may, its user, the directory's owner and root. Descent
-// gives no right: what root's service starts for a user is that user's. If the
-// caller may not end all of the holds, none ends. A file that nobody holds may
-// be removed by its owner, the directory's, and root.
+// The holder itself may, its user, the directory's owner and root, and of a file
+// with a mode of its own its owner. Descent gives no right: what root's service
+// starts for a user is that user's. If the caller may not end all of the holds,
+// none ends. A file that nobody holds by its name may be removed by its owner, the
+// directory's, and root.
 //
 // Errors: EACCES without write permission on the directory, EPERM if a hold or
 // the file is another user's, ENOENT if there is nothing under the name, EISDIR.
@@ -42,7 +43,8 @@ func (f *FS) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Stat
 }
 
 // mayRemove reports whether the caller of a request may remove a file that
-// nobody holds from a directory: restricted deletion, as with a sticky bit.
+// nobody holds by its name from a directory: restricted deletion, as with a sticky
+// bit.
 func mayRemove(in *fuse.InHeader, dir *node, x *file) bool {
 	return in.Uid == 0 || in.Uid == dir.file.UID || in.Uid == x.UID
 }
@@ -59,11 +61,11 @@ func (f *FS) endHolds(in *fuse.InHeader, at place) fuse.Status {
 
 // endChecked is endHolds after checkEnd.
 func (f *FS) endChecked(in *fuse.InHeader, at place) {
-	p, _ := f.caller(in)
 	f.table.End(at.key, func(h *lockspace.Hold) lockspace.Reason {
 		if f.givesBack(in, h) {
 			return lockspace.Released
 		}
+		p, _ := f.caller(in) // known: checkEnd asks if anything is held
 		f.log.Info("lock broken", "name", at.name, "by_pid", p.Pid, "by_uid", p.UID,
 			"holder_pid", f.holder(h).Pid, "holder_uid", f.holder(h).UID, "token", h.Token)
 		return lockspace.Broken
@@ -81,15 +83,16 @@ func (f *FS) givesBack(in *fuse.InHeader, h *lockspace.Hold) bool {
 // checkEnd says whether the caller of a request may end what is held of a name,
 // and remove it.
 func (f *FS) checkEnd(in *fuse.InHeader, at place) fuse.Status {
-	held, byHandle := false, false
+	byName, byHandle := false, false
 	for h := range f.table.Holds(at.key) {
-		held = true
+		byName = byName || h.ByName
 		byHandle = byHandle || !h.ByName
 	}
-	if e := f.entry(at.key); e != nil && !held && !mayRemove(in, at.dir, e.file) {
+	// Who has locked another's file has not made the name.
+	if e := f.entry(at.key); e != nil && !byName && !mayRemove(in, at.dir, e.file) {
 		return fuse.EPERM
 	}
-	if !held {
+	if !byName && !byHandle {
 		return fuse.OK
 	}
 	p, ok := f.caller(in)

@@ -164,7 +164,7 @@ func serveRequest(r *request, a *answer) (err error) {
 			unix.Munmap(mem)
 		}
 	default:
-		err = unix.ENOSYS
+		err = serveNameRequest(r)
 	}
 	return err
 }

@@ -22,6 +22,7 @@ type clientOption func(*spawning)
 
 type spawning struct {
 	uid, gid uint32
+	groups   []uint32
 	env      []string
 }
 
@@ -32,6 +33,11 @@ func asUser(uid, gid uint32) clientOption {
 
 func asAlice() clientOption { return asUser(aliceID, aliceID) }
 func asBob() clientOption   { return asUser(bobID, bobID) }
+
+// inGroups gives another user's process supplementary groups.
+func inGroups(groups ...uint32) clientOption {
+	return func(s *spawning) { s.groups = groups }
+}
 
 // withEnv adds environment variables, each "KEY=value".
 func withEnv(env ...string) clientOption {
@@ -53,7 +59,7 @@ func command(opts []clientOption, argv ...string) *exec.Cmd {
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if s.uid != 0 || s.gid != 0 {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: s.uid, Gid: s.gid}
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: s.uid, Gid: s.gid, Groups: s.groups}
 	}
 	return cmd
 }

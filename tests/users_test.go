@@ -17,9 +17,13 @@ import (
 // protectLikeDebian sets the kernel's protections for the time of the test.
 func protectLikeDebian(t *testing.T) {
 	t.Helper()
-	for name, value := range map[string]string{
-		"protected_regular": "2", "protected_fifos": "1", "protected_hardlinks": "1",
-	} {
+	protect(t, map[string]string{"protected_regular": "2", "protected_fifos": "1", "protected_hardlinks": "1"})
+}
+
+// protect sets some of the kernel's protections for the time of the test.
+func protect(t *testing.T, values map[string]string) {
+	t.Helper()
+	for name, value := range values {
 		file := "/proc/sys/fs/" + name
 		old, err := os.ReadFile(file)
 		if err == nil {
