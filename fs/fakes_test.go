@@ -16,6 +16,7 @@ type processes struct {
 	info    map[uint32]fs.ProcessInfo // by thread
 	dead    map[uint32]bool
 	classes map[uint32]lockspace.Class
+	looks   int // how often one was looked at
 	// gate, if set, holds every look-up until it is closed.
 	gate chan struct{}
 }
@@ -38,6 +39,13 @@ func (p *processes) kill(pid uint32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dead[pid] = true
+}
+
+// looked returns how often a process was looked at.
+func (p *processes) looked() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.looks
 }
 
 // hold keeps look-ups waiting until the function it returns is called.
@@ -80,6 +88,7 @@ func (p *processes) Look(tid uint32) (fs.ProcessInfo, bool) {
 	p.wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.looks++
 	if p.dead[tid] {
 		return fs.ProcessInfo{}, false
 	}

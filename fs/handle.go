@@ -53,6 +53,7 @@ func (f *FS) close(id uint64) {
 		return
 	}
 	if h.node.file.Kind != directory {
+		f.noteClose(h)
 		f.table.CloseHandle(h.node.key, h.ID)
 	}
 	delete(f.handles, h.ID)
