@@ -40,8 +40,9 @@ type hints struct {
 	// for these.
 	open    int
 	running bool
-	// lookups limits the look-ups of all.
-	lookups limiter
+	// own and others limit the look-ups of those who took the lock themselves,
+	// and of others.
+	own, others limiter
 
 	count  uint64
 	spaces map[uint64]*misuse
@@ -56,10 +57,10 @@ const (
 	hintEvery = time.Minute
 )
 
-// Look-ups for hints: of all locks, and of each, so that one for which many
-// contend leaves something to the others.
+// Look-ups for hints, twice: of all locks, and of each, so that one for which
+// many contend leaves something to the others.
 var (
-	allLookups = rate{every: time.Second / 10, burst: 10}
+	allLookups = rate{every: time.Second / 5, burst: 5}
 	oneLookup  = rate{every: time.Second, burst: 1}
 )
 
@@ -71,8 +72,8 @@ type closedLock struct {
 	// thread is the one that took it, and since when it had it.
 	thread uint32
 	since  time.Duration
-	// lookups limits the look-ups of those who look for it.
-	lookups limiter
+	// own and others limit the look-ups of those who look for it.
+	own, others limiter
 
 	// asker is the thread that looked for the name and has made nothing yet; 0:
 	// nobody.
@@ -88,10 +89,9 @@ type closedLock struct {
 type askerState uint8
 
 const (
-	unknown askerState = iota
-	// isTaker: it has the taker's number. This is verified when it has made
-	// nothing: programs that take a lock over and over cost no look-up.
-	isTaker
+	// isTaker: it has the number of the taker, which takes it so often that it
+	// is looked up when it has made nothing.
+	isTaker askerState = iota
 	beingLookedUp
 	isKin
 )
@@ -124,7 +124,7 @@ func (f *FS) noteClose(h *handle) {
 		c := f.hints.slot(hold.Key)
 		f.hints.dismiss(c)
 		if c.key != hold.Key {
-			c.key, c.lookups = hold.Key, limiter{}
+			c.key, c.own, c.others = hold.Key, limiter{}, limiter{}
 		}
 		c.hold, c.taker, c.thread, c.since = hold.ID, hold.Party.Taker.Pid, hold.Thread, hold.Since.Boot
 	}
@@ -137,15 +137,20 @@ func (f *FS) noteMiss(in *fuse.InHeader, k lockspace.Key) {
 		return
 	}
 	own := in.Pid == c.taker || in.Pid == c.thread
-	if !own && !f.mayLookUpAsker(c) {
+	all, one := &f.hints.others, &c.others
+	if own {
+		all, one = &f.hints.own, &c.own
+	}
+	now := f.clock.Now().Boot
+	mayLookUp := one.ready(oneLookup, now) && all.allow(allLookups, now) && one.allow(oneLookup, now)
+	if !own && !mayLookUp {
 		return
 	}
 	c.asker, c.ripe, c.asked = in.Pid, false, isTaker
 	f.hints.open++
 	f.armHints()
-	if !own {
-		c.asked = unknown
-		f.lookUpAsker(c)
+	if mayLookUp {
+		f.lookUpAsker(c, own)
 	}
 }
 
@@ -181,10 +186,10 @@ func (f *FS) judgeAskers() {
 			f.misused(c)
 		case c.asked == beingLookedUp:
 			// Judged when it is known.
-		case !f.mayLookUpAsker(c):
+		case !f.hints.own.allow(allLookups, f.clock.Now().Boot):
 			f.hints.dismiss(c)
 		default:
-			f.lookUpAsker(c)
+			f.lookUpAsker(c, false)
 		}
 	}
 	if f.hints.open > 0 {
@@ -192,28 +197,22 @@ func (f *FS) judgeAskers() {
 	}
 }
 
-// mayLookUpAsker says whether there may be a look-up now, which then counts.
-func (f *FS) mayLookUpAsker(c *closedLock) bool {
-	now := f.clock.Now().Boot
-	return c.lookups.ready(oneLookup, now) && f.hints.lookups.allow(allLookups, now) && c.lookups.allow(oneLookup, now)
-}
-
 // lookUpAsker finds out whether the thread that looks for a lock is of the
 // process that took it, or of one that descends from it. At once: rm(1) is gone
-// in no time.
-func (f *FS) lookUpAsker(c *closedLock) {
-	wasTaker := c.asked == isTaker
+// in no time. own: it has the taker's number now, which says enough should it be
+// gone already.
+func (f *FS) lookUpAsker(c *closedLock, own bool) {
 	c.asked = beingLookedUp
 	tid, hold, taker, since := c.asker, c.hold, c.taker, c.since
 	go func() {
-		info, ok := f.procs.Look(tid)
-		kin := wasTaker && !ok // it had the number, and has ended meanwhile
-		if ok {
-			var x facts
-			x.lookFamily(f.procs, info.Pid)
-			kin = x.kinTo(taker, since) != stranger
-		} else {
-			info.Pid = tid
+		k, ok := f.procs.Kin(tid)
+		info, looked := f.procs.Look(tid)
+		if !looked {
+			info = ProcessInfo{Kin: k}
+		}
+		kin := ok && f.isFamily(info.Kin, taker, since)
+		if !ok && own {
+			kin, info.Pid = true, taker
 		}
 		f.dev.Do(func() {
 			switch {
@@ -229,6 +228,20 @@ func (f *FS) lookUpAsker(c *closedLock) {
 			}
 		})
 	}()
+}
+
+// isFamily reports whether a process is the one that had a number at a time, or
+// descends from it.
+func (f *FS) isFamily(k Kin, pid uint32, at time.Duration) bool {
+	if k.Pid == pid {
+		return k.Started <= at
+	}
+	var x facts
+	x.lookFamily(f.procs, k.Parent)
+	if len(x.ancestors) == 0 {
+		return k.Parent == pid // it lived when its child was looked at
+	}
+	return x.kinTo(pid, at) != stranger
 }
 
 // misuse is what a lockspace was told of.
