@@ -137,14 +137,17 @@ func (f *FS) noteMiss(in *fuse.InHeader, k lockspace.Key) {
 		return
 	}
 	own := in.Pid == c.taker || in.Pid == c.thread
-	all, one := &f.hints.others, &c.others
-	if own {
-		all, one = &f.hints.own, &c.own
-	}
-	now := f.clock.Now().Boot
-	mayLookUp := one.ready(oneLookup, now) && all.allow(allLookups, now) && one.allow(oneLookup, now)
-	if !own && !mayLookUp {
-		return
+	mayLookUp := false
+	switch {
+	case !own:
+		if mayLookUp = f.hints.others.allowOne(&c.others, f.clock.Now().Boot); !mayLookUp {
+			return
+		}
+	case c.own.ready(oneLookup, c.since):
+		mayLookUp = f.hints.own.allowOne(&c.own, f.clock.Now().Boot)
+	default:
+		// It was looked up shortly before it took the lock once more. Who does
+		// so over and over is not even to cost a look at the clock.
 	}
 	c.asker, c.ripe, c.asked = in.Pid, false, isTaker
 	f.hints.open++
@@ -316,6 +319,12 @@ type limiter struct {
 // ready reports whether it may be done now.
 func (l *limiter) ready(r rate, now time.Duration) bool {
 	return l.due-now <= time.Duration(r.burst-1)*r.every
+}
+
+// allowOne is allow for a look-up for one lock, which the limiter of all has to
+// allow too.
+func (l *limiter) allowOne(one *limiter, now time.Duration) bool {
+	return one.ready(oneLookup, now) && l.allow(allLookups, now) && one.allow(oneLookup, now)
 }
 
 // allow is ready, and counts it as done if so.

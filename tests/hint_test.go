@@ -26,9 +26,9 @@ except FileNotFoundError: pass'`,
 
 // holdByHandle are programs that do as they should, or know of no names.
 var holdByHandle = map[string]string{
-	"retry":    `for i in $(seq 100); do until (set -C; : >lock) 2>/dev/null; do :; done; done`,
-	"contend":  `for j in 1 2 3; do (for i in $(seq 100); do until (set -C; : >lock) 2>/dev/null; do :; done; done) & done; wait`,
-	"oneshell": `exec bash -c 'set -C; for j in 1 2 3; do (for i in $(seq 100); do until { : >lock; } 2>/dev/null; do :; done; done) & done; wait'`,
+	"retry":    `for i in $(seq 30); do until (set -C; : >lock) 2>/dev/null; do :; done; done`,
+	"contend":  `for j in 1 2 3; do (for i in $(seq 30); do until (set -C; : >lock) 2>/dev/null; do :; done; done) & done; wait`,
+	"oneshell": `exec bash -c 'set -C; for j in 1 2 3; do (for i in $(seq 30); do until { : >lock; } 2>/dev/null; do :; done; done) & done; wait'`,
 	"held":     `exec bash -c 'set -C; for i in $(seq 20); do exec 9>lock; rm -f lock; exec 9>&-; done'`,
 	"flock":    `for i in $(seq 20); do flock lock true; done; exec 9>lock; flock 9; exec 9>&-; rm -f lock`,
 	"touch":    `for i in $(seq 20); do touch lock; rm -f lock; done`,
