@@ -46,8 +46,10 @@ func (f *FS) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse
 	key := lockspace.Key{Dir: dir.ID, Name: name}
 	d := f.find(key, in)
 	if d == nil {
+		f.noteMiss(in, key)
 		return fuse.ENOENT
 	}
+	f.noteUse(in, key)
 	f.enter(d, out)
 	return fuse.OK
 }

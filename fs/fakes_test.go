@@ -23,6 +23,7 @@ type processes struct {
 	killed    map[uint32]bool
 	watches   map[uint32]map[int]func()
 	lastWatch int
+	looks     int // how often one was looked at
 	// gate, if set, holds every look-up until it is closed.
 	gate chan struct{}
 }
@@ -47,6 +48,13 @@ func (p *processes) kill(pid uint32) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dead[pid] = true
+}
+
+// looked returns how often a process was looked at.
+func (p *processes) looked() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.looks
 }
 
 // hold keeps look-ups waiting until the function it returns is called.
@@ -89,6 +97,7 @@ func (p *processes) Look(tid uint32) (fs.ProcessInfo, bool) {
 	p.wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.looks++
 	if p.dead[tid] {
 		return fs.ProcessInfo{}, false
 	}

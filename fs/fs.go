@@ -87,6 +87,7 @@ type FS struct {
 	// expiry runs until the table has something to do, at expiryAt.
 	expiry   *time.Timer
 	expiryAt time.Duration
+	hints    hints
 	// closing: no request may wait any more.
 	closing bool
 }
@@ -123,6 +124,7 @@ func prepare(o Options) *FS {
 		stateVersion:  o.State,
 		handles:       make(map[uint64]*handle),
 		controls:      make(map[uint64]*controlHandle),
+		hints:         newHints(),
 	}
 }
 
@@ -198,6 +200,9 @@ type Counts struct {
 	Files int // open files and directories
 	Holds int
 	Waits int // absent ones included, see [lockspace.Table.Len]
+	// Misuses is how often a lock was closed and its name looked for later, as
+	// by tools that need hold=name, since this process began. See hint.go.
+	Misuses uint64
 }
 
 // Counts counts what there is now. Within a step.
@@ -208,6 +213,8 @@ func (f *FS) Counts() Counts {
 		Files: len(f.handles) + len(f.controls),
 		Holds: holds,
 		Waits: waits,
+
+		Misuses: f.hints.count,
 	}
 }
 

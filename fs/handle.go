@@ -54,6 +54,7 @@ func (f *FS) close(id uint64) {
 		return
 	}
 	if h.node.file.Kind != directory {
+		f.noteClose(h)
 		f.table.EndHandle(h.node.key, h.ID, h.why())
 	}
 	delete(f.handles, h.ID)

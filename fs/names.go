@@ -31,10 +31,12 @@ func (f *FS) placeOf(in *fuse.InHeader, dir uint64, name string) (place, fuse.St
 	if status := checkName(name); status != fuse.OK {
 		return place{}, status
 	}
+	key := lockspace.Key{Dir: d.ID, Name: name}
+	f.noteUse(in, key)
 	if status := f.permit(in, d, mayWrite|maySearch); status != fuse.OK {
 		return place{}, status
 	}
-	return place{d, name, lockspace.Key{Dir: d.ID, Name: name}}, fuse.OK
+	return place{d, name, key}, fuse.OK
 }
 
 // freePlaceOf is placeOf for something new.

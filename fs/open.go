@@ -28,6 +28,7 @@ func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse
 		return fuse.EPERM
 	}
 	key := lockspace.Key{Dir: dir.ID, Name: name}
+	f.noteUse(&in.InHeader, key)
 	e, excl := f.entry(key), in.Flags&unix.O_EXCL != 0
 	if e != nil && !excl {
 		return f.createExisting(in, f.nodes.of(e), out)

@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"time"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/lockfs/lockfs/fs/device"
@@ -149,10 +151,16 @@ func (f *FS) kinship(h *lockspace.Hold) int {
 	if holder != h.Party.Taker {
 		since = h.Party.Opened
 	}
-	for i := range f.facts.ancestors {
-		switch p := &f.facts.ancestors[i]; {
-		case p.Pid != holder.Pid:
-		case p.Started > since.Boot:
+	return f.facts.kinTo(holder.Pid, since.Boot)
+}
+
+// kinTo returns what the process whose family the detour found is to the one
+// that had a number at a time.
+func (x *facts) kinTo(pid uint32, at time.Duration) int {
+	for i := range x.ancestors {
+		switch p := &x.ancestors[i]; {
+		case p.Pid != pid:
+		case p.Started > at:
 			return stranger
 		case i == 0:
 			return self
