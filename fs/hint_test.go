@@ -58,6 +58,11 @@ func (h *hinted) process(pid, parent uint32, comm string) {
 func (h *hinted) send(tid uint32, opcode uint32, node uint64, body ...[]byte) {
 	h.caller = caller{uid: 1000, gid: 1000, pid: tid}
 	h.served.send(opcode, node, body...)
+	for answer := make([]byte, 4096); ; {
+		if _, _, err := unix.Recvfrom(h.socket, answer, unix.MSG_DONTWAIT); err != nil {
+			return
+		}
+	}
 }
 
 func (h *hinted) lookUp(tid uint32, name string) { h.send(tid, opLookup, 1, cstring(name)) }
