@@ -125,6 +125,7 @@ func (r *Records) PutHandle(h *HandleRecord) {
 	e.process(h.Opener)
 	e.instant(h.Opened)
 	e.flag(h.Stale)
+	e.flag(h.Truncate)
 	e.u64(h.ListTo)
 	e.u64(h.EntriesTo)
 	e.u64(h.Shown)
