@@ -31,13 +31,11 @@ func (f *FS) attr(d *node, out *fuse.Attr) {
 	out.Atime, out.Atimensec = seconds(x.Accessed)
 	out.Ctime, out.Ctimensec = seconds(x.Changed)
 	out.Mode = x.fileType() | x.Mode
+	out.Nlink = x.linkCount()
 	switch x.Kind {
-	case directory:
-		out.Nlink = 2
 	case symlink:
 		out.Size = uint64(len(x.Target))
-	default:
-		out.Nlink = uint32(len(x.entries))
+	case regular:
 		if f.nodes.lookup(d.key) == d && f.entry(d.key) == nil && f.table.Held(d.key) {
 			out.Nlink++ // a name that is there because it is held
 		}
@@ -59,8 +57,14 @@ func (f *FS) lockAttr(d *node, out *fuse.Attr) {
 	out.Ctime, out.Ctimensec = out.Mtime, out.Mtimensec
 }
 
+// seconds splits a time, which may be before 1970: the nanoseconds count upwards
+// even so.
 func seconds(i lockspace.Instant) (sec uint64, nsec uint32) {
-	return uint64(i.Wall / 1e9), uint32(i.Wall % 1e9)
+	s, ns := i.Wall/1e9, i.Wall%1e9
+	if ns < 0 {
+		s, ns = s-1, ns+1e9
+	}
+	return uint64(s), uint32(ns)
 }
 
 // GetAttr answers stat(2) and fstat(2).
@@ -105,7 +109,7 @@ func (f *FS) setFileAttr(d *node, in *fuse.SetAttrIn) fuse.Status {
 	x := d.file
 	mode, uid, gid := x.Mode, x.UID, x.GID
 	if m, ok := in.GetMode(); ok {
-		mode = m & 0o777 // no sticky bit, see the package comment
+		mode = m & x.modeBits()
 	}
 	if u, ok := in.GetUID(); ok {
 		uid = u
@@ -123,19 +127,20 @@ func (f *FS) setFileAttr(d *node, in *fuse.SetAttrIn) fuse.Status {
 	if in.Caller.Uid != 0 && uid != x.UID {
 		return fuse.EPERM
 	}
-	if in.Caller.Uid != 0 && gid != x.GID {
+	toSetGID := in.Valid&fuse.FATTR_MODE != 0 && mode&unix.S_ISGID != 0
+	if in.Caller.Uid != 0 && (gid != x.GID || toSetGID) {
 		switch member, status := f.isMember(&in.InHeader, gid); {
 		case status != fuse.OK:
 			return status
-		case !member:
+		case !member && gid != x.GID:
 			return fuse.EPERM
+		case !member:
+			mode &^= unix.S_ISGID
 		}
 	}
 	if in.Valid&times != 0 && !isOwner {
-		given := in.Valid&fuse.FATTR_MTIME != 0 && in.Valid&fuse.FATTR_MTIME_NOW == 0 ||
-			in.Valid&fuse.FATTR_ATIME != 0 && in.Valid&fuse.FATTR_ATIME_NOW == 0
-		if given {
-			return fuse.EPERM
+		if in.Valid&toNow != toNow {
+			return fuse.EPERM // one of them is given, or stays
 		}
 		if status := f.permitFile(&in.InHeader, x, mayWrite); status != fuse.OK {
 			return status
@@ -151,7 +156,8 @@ func (f *FS) setFileAttr(d *node, in *fuse.SetAttrIn) fuse.Status {
 		f.setTimes(x, in)
 		f.renewBy(d, in)
 	}
-	if in.Valid&(owners|times|toNow) != 0 {
+	const about = fuse.FATTR_FH | fuse.FATTR_LOCKOWNER
+	if in.Valid&(owners|times|toNow) != 0 || in.Valid&^about == 0 { // chown(2) of nothing
 		f.changed(x)
 	}
 	return fuse.OK
@@ -195,5 +201,9 @@ func (f *FS) resize(d *node, in *fuse.SetAttrIn, size uint64) fuse.Status {
 	if !ok {
 		return device.Parked
 	}
-	return f.truncate(in.Unique, d, h, p, size)
+	status := f.truncate(in.Unique, d, h, p, size)
+	if status == fuse.OK && size == 0 && h != nil {
+		f.truncateLater(h)
+	}
+	return status
 }

@@ -38,6 +38,9 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 		return 0, fuse.EBUSY
 	}
 	old := h.node.content()
+	if h.Truncate {
+		old = nil
+	}
 	at := in.Offset
 	if in.Flags&unix.O_APPEND != 0 { // as it is now: fcntl(2) can change it
 		at = uint64(len(old))
@@ -53,6 +56,10 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 	if status != fuse.OK {
 		return 0, status
 	}
+	if h.Truncate {
+		h.Truncate = false
+		f.journal.PutHandle(&h.HandleRecord)
+	}
 	b := f.setBody(h.node, by.handle, body)
 	if b.Names = named; !whole {
 		b.Unclosed = h.ID
@@ -62,12 +69,14 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 	return uint32(n), fuse.OK
 }
 
-// truncate sets the body's length. By anybody but the holder it does nothing:
-// tools open with O_TRUNC before they lock. h is the descriptor, nil if there
-// is none. The status is OK, EFBIG, or Parked for a detour.
+// truncate sets the body's length. By anybody but the holder it does nothing yet:
+// tools open with O_TRUNC before they lock, see truncateLater. h is the
+// descriptor, nil if there is none. The status is OK, EFBIG, or Parked for a
+// detour.
 func (f *FS) truncate(unique uint64, d *node, h *handle, p lockspace.Process, size uint64) fuse.Status {
 	old := d.content()
-	if uint64(len(old)) == size {
+	same := uint64(len(old)) == size
+	if same && !d.file.recorded {
 		return fuse.OK
 	}
 	by := f.author(d, h, p)
@@ -76,6 +85,8 @@ func (f *FS) truncate(unique uint64, d *node, h *handle, p lockspace.Process, si
 		return f.lookUpProcess(unique, p.Pid)
 	case by.ok && size > maxBody:
 		return fuse.Status(unix.EFBIG)
+	case by.ok && same:
+		f.modified(d.file) // as if something had been there
 	case by.ok:
 		body := make([]byte, size)
 		copy(body, old)
@@ -84,6 +95,16 @@ func (f *FS) truncate(unique uint64, d *node, h *handle, p lockspace.Process, si
 		f.renew(d, h, p.UID)
 	}
 	return fuse.OK
+}
+
+// truncateLater makes up for a truncation to nothing that was none, as somebody
+// else held the lock: what is written through the open file when it may be written
+// to replaces the body. Else the end of a longer one would stay behind it.
+func (f *FS) truncateLater(h *handle) {
+	if len(h.node.content()) > 0 && !h.Truncate {
+		h.Truncate = true
+		f.journal.PutHandle(&h.HandleRecord)
+	}
 }
 
 // authorship says whether somebody may write a body, and with which open file

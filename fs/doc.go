@@ -14,8 +14,23 @@
 //
 // # Where lockfs is not like other filesystems
 //
-// Where names hold it is like them, but for the lengths of files, the sticky
-// bit, and reading what is empty and held. Elsewhere:
+// Where names hold it passes as a small POSIX directory, but:
+//
+//   - A file has at most 4096 bytes: EFBIG, ENOSPC. No room is reserved:
+//     fallocate(2) is EOPNOTSUPP.
+//   - A read of a held file that is empty returns the holder's pid.
+//   - Nobody else writes to what is held: EBUSY; truncation by others is made up
+//     for when they may write, see truncateLater.
+//   - A plain rename onto a held name is EBUSY, and there is no exchange. To the
+//     kernel a renamed file is another one: /proc/PID/fd says "(deleted)" of what
+//     is open.
+//   - There is no sticky bit, and files have no set-ID bits.
+//   - There are files, directories and symbolic links: mknod(2) is EPERM,
+//     O_TMPFILE EOPNOTSUPP. There are no extended attributes, and no shared
+//     mmap(2) (ENODEV). epoll(7) takes the files.
+//   - Times are between 1678 and 2262; those of access are set by utimes only.
+//
+// Elsewhere:
 //
 //   - A free lock has no file. touch(1) succeeds and leaves nothing.
 //   - open(2) of a name that was held when it was looked up succeeds though the
@@ -38,7 +53,6 @@
 //   - Every directory has a control directory, .lockfs, which is not listed; its
 //     files are made for each reader and show no size. Nothing in it can be
 //     changed (EACCES, for root too) or locked (EOPNOTSUPP). See control.go.
-//   - Shared mmap(2) is ENODEV. There are no extended attributes.
 //   - A non-blocking flock conversion that fails keeps the old lock.
 //   - At the end of a mount that is in use, waits end with ENOLCK.
 //

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"math"
 	"sort"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -90,6 +91,8 @@ type content struct {
 	// order is the entries as they were made.
 	order   []slot
 	removed int
+	// directories is how many of the entries are directories.
+	directories int
 }
 
 // slot is a place for an entry.
@@ -104,11 +107,17 @@ func newContent() *content { return &content{byName: make(map[string]*entry)} }
 func (c *content) add(e *entry) {
 	c.byName[e.Name] = e
 	c.order = append(c.order, slot{e.ID, e})
+	if e.file.Kind == directory {
+		c.directories++
+	}
 }
 
 // remove removes an entry. Room is made good when half of it is gone.
 func (c *content) remove(e *entry) {
 	delete(c.byName, e.Name)
+	if e.file.Kind == directory {
+		c.directories--
+	}
 	c.order[c.search(e.ID)].entry = nil
 	c.removed++
 	if c.removed*2 <= len(c.order) {
@@ -206,13 +215,18 @@ func (f *FS) keepFile(x *file) {
 	}
 }
 
-// newFile makes a file that is not under any name yet.
-func (f *FS) newFile(kind uint8, mode, uid, gid uint32) *file {
+// newFile makes a file that is not under any name yet, for a directory. In one
+// with the set-group-ID bit it is of the directory's group.
+func (f *FS) newFile(dir *file, kind uint8, mode, uid, gid uint32) *file {
 	now := f.clock.Now()
+	if dir.Mode&unix.S_ISGID != 0 {
+		gid, mode = dir.GID, mode|unix.S_ISGID
+	}
 	x := &file{FileRecord: FileRecord{
-		Ino: f.nodes.number(), Kind: kind, Mode: mode & 0o777, UID: uid, GID: gid,
+		Ino: f.nodes.number(), Kind: kind, UID: uid, GID: gid,
 		Modified: now, Accessed: now, Changed: now,
 	}}
+	x.Mode = mode & x.modeBits()
 	if kind == directory {
 		x.content = newContent()
 	}
@@ -238,6 +252,15 @@ func (f *FS) promote(d *node) *file {
 // open or not.
 func (x *file) holdsByName() bool { return x.Policy.hold == holdName }
 
+// modeBits returns the bits that a file's mode can have: no sticky bit, see the
+// package comment, and on files nothing by which programs change their user.
+func (x *file) modeBits() uint32 {
+	if x.Kind == directory {
+		return 0o777 | unix.S_ISGID
+	}
+	return 0o777
+}
+
 // fileType returns the type bits of a mode.
 func (x *file) fileType() uint32 {
 	switch x.Kind {
@@ -249,6 +272,19 @@ func (x *file) fileType() uint32 {
 	return unix.S_IFREG
 }
 
+// linkCount returns st_nlink: of a directory, its name, its own entry for itself,
+// and those of the directories in it for their parent.
+func (x *file) linkCount() uint32 {
+	switch {
+	case x.Kind != directory:
+		return uint32(len(x.entries))
+	case len(x.entries) == 0 && x.Ino != rootDir: // removed
+		return 0
+	default:
+		return 2 + uint32(x.content.directories)
+	}
+}
+
 // setTimes sets what utimes(2) asks for.
 func (f *FS) setTimes(x *file, in *fuse.SetAttrIn) {
 	now := f.clock.Now()
@@ -257,9 +293,21 @@ func (f *FS) setTimes(x *file, in *fuse.SetAttrIn) {
 		case in.Valid&toNow != 0:
 			*to = now
 		case in.Valid&given != 0:
-			*to = lockspace.Instant{Wall: int64(sec)*1e9 + int64(nsec), Boot: now.Boot}
+			*to = lockspace.Instant{Wall: wall(int64(sec), nsec), Boot: now.Boot}
 		}
 	}
 	set(&x.Modified, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec)
 	set(&x.Accessed, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec)
+}
+
+// wall returns a time in nanoseconds since 1970, or the nearest that there is.
+func wall(sec int64, nsec uint32) int64 {
+	const last = math.MaxInt64 / 1_000_000_000 // seconds
+	switch {
+	case sec >= last:
+		return last * 1e9
+	case sec <= -last:
+		return -last * 1e9
+	}
+	return sec*1e9 + int64(nsec)
 }

@@ -32,6 +32,8 @@ type HandleRecord struct {
 	Opened lockspace.Instant
 	// Stale: a lock taken through it was broken.
 	Stale bool
+	// Truncate: the first write through it replaces what there is.
+	Truncate bool
 	// ListTo is the place at which the listing of a directory ends, and
 	// EntriesTo the number of the last entry in it.
 	ListTo, EntriesTo uint64

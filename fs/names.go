@@ -118,7 +118,7 @@ func (f *FS) Symlink(_ <-chan struct{}, in *fuse.InHeader, target, name string, 
 	if len(target) > maxBody {
 		return errName
 	}
-	x := f.newFile(symlink, 0o777, in.Uid, in.Gid)
+	x := f.newFile(at.dir.file, symlink, 0o777, in.Uid, in.Gid)
 	if status := f.takeByName(in, at.key, lockspace.ViaSymlink, x.Ino, 0); status != fuse.OK {
 		return status
 	}
@@ -146,7 +146,7 @@ func (f *FS) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.E
 	if status != fuse.OK {
 		return status
 	}
-	x := f.newFile(directory, in.Mode, in.Uid, in.Gid)
+	x := f.newFile(at.dir.file, directory, in.Mode, in.Uid, in.Gid)
 	if status := f.takeByName(&in.InHeader, at.key, lockspace.ViaMkdir, x.Ino, 0); status != fuse.OK {
 		return status
 	}

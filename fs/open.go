@@ -51,7 +51,7 @@ func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse
 	}
 	var d *node
 	if dir.file.holdsByName() {
-		x := f.newFile(regular, in.Mode, in.Uid, in.Gid)
+		x := f.newFile(dir.file, regular, in.Mode, in.Uid, in.Gid)
 		if excl {
 			if status := f.takeByName(&in.InHeader, key, lockspace.ViaExcl, x.Ino, f.lastHandle+1); status != fuse.OK {
 				return status
@@ -102,7 +102,11 @@ func (f *FS) openExisting(in *fuse.InHeader, d *node, flags uint32) (*handle, fu
 			return nil, status
 		}
 	}
-	return f.open(d, p), fuse.OK
+	h := f.open(d, p)
+	if flags&unix.O_TRUNC != 0 {
+		f.truncateLater(h)
+	}
+	return h, fuse.OK
 }
 
 func (f *FS) enterOpen(d *node, h *handle, out *fuse.CreateOut) {

@@ -134,10 +134,11 @@ func (r *Records) PutHandle(h *HandleRecord) {
 	e.process(h.Opener)
 	e.instant(h.Opened)
 	e.flag(h.Stale)
+	e.flag(h.Truncate)
+	e.flag(h.Killed)
 	e.u64(h.ListTo)
 	e.u64(h.EntriesTo)
 	e.u64(h.Shown)
-	e.flag(h.Killed)
 	r.put(kindHandle, h.ID, e)
 }
 

@@ -243,7 +243,7 @@ func (f *FS) makeLockspaces(spaces []Lockspace) error {
 		k := lockspace.Key{Dir: rootDir, Name: s.Name}
 		e := f.entry(k)
 		if e == nil {
-			e = f.enterAs(k, f.newFile(directory, root.file.Mode, root.file.UID, root.file.GID))
+			e = f.enterAs(k, f.newFile(root.file, directory, root.file.Mode, root.file.UID, root.file.GID))
 		}
 		if e.file.Kind != directory {
 			return fmt.Errorf("lockspace %s: the last mount left something of that name that is not a directory", s.Name)

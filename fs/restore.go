@@ -109,7 +109,8 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 	case kindHandle:
 		h := s.handles.new()
 		h.ID, h.Node, h.Opener, h.Opened = id, d.u64(), d.process(), d.instant()
-		h.Stale, h.ListTo, h.EntriesTo, h.Shown, h.Killed = d.flag(), d.u64(), d.u64(), d.u64(), d.flag()
+		h.Stale, h.Truncate, h.Killed = d.flag(), d.flag(), d.flag()
+		h.ListTo, h.EntriesTo, h.Shown = d.u64(), d.u64(), d.u64()
 		return d.end("open file", id)
 	case kindBody:
 		s.bodies = append(s.bodies, &BodyRecord{
