@@ -154,8 +154,8 @@ func (f *FS) enterAs(k lockspace.Key, to *file) *entry {
 	f.lastEntry++
 	e := &entry{EntryRecord: EntryRecord{ID: f.lastEntry, Dir: k.Dir, Name: k.Name, File: to.Ino}}
 	dir := f.nodes.get(k.Dir)
-	dir.file.content.add(e)
 	to.name(e)
+	dir.file.content.add(e)
 	f.journal.PutEntry(&e.EntryRecord)
 	f.rewatch(e)
 	f.changed(to)

@@ -260,16 +260,15 @@ func (f *FS) restoreFiles(s *Saved) (map[uint64]*file, error) {
 	}
 	entries := slices.SortedFunc(s.entries.all(), func(a, b *entry) int { return cmp.Compare(a.ID, b.ID) })
 	for _, e := range entries {
-		dir := files[e.Dir]
-		x := files[e.File]
+		dir, x := files[e.Dir], files[e.File]
 		if dir == nil || dir.content == nil || x == nil || x.Ino == rootDir {
 			return nil, fmt.Errorf("entry %d: no directory %d, or no file %d: %w", e.ID, e.Dir, e.File, ErrRecord)
 		}
 		if dir.content.byName[e.Name] != nil || x.Kind == directory && len(x.entries) > 0 {
 			return nil, fmt.Errorf("entry %d: %q is there twice: %w", e.ID, e.Name, ErrRecord)
 		}
-		dir.content.add(e)
 		x.name(e)
+		dir.content.add(e)
 	}
 	f.lastEntry = s.counters[counterEntry]
 	return files, nil
