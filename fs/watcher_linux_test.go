@@ -492,7 +492,11 @@ func TestTurns(t *testing.T) {
 	for i := range n {
 		w.Watch(Kin{Pid: uint32(i + 1)}, func() { t.Error("told of a living one") })
 	}
-	eventually(t, "all looked at", func() bool { _, least := s.looked(); return least >= 1 })
+	eventually(t, "all looked at", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.looks) == n
+	})
 	begin := time.Now()
 	before, _ := s.looked()
 	eventually(t, "all looked at again, twice", func() bool { _, least := s.looked(); return least >= 3 })
