@@ -29,6 +29,7 @@ var childRoles = map[string]func() error{
 	"executes":   runExecutes,
 	"watch":      runWatch,
 	"reuse":      runReuse,
+	"foreign":    runForeign,
 }
 
 func init() {
@@ -352,4 +353,33 @@ func startAs(pid int) (*exec.Cmd, error) {
 		_ = c.Wait()
 	}
 	return nil, fmt.Errorf("%d is never given again", pid)
+}
+
+// runForeign resolves and watches where /proc is not that of its pid namespace.
+func runForeign() error {
+	self := uint32(os.Getpid())
+	if k, ok := (Proc{}).Resolve(self, self); ok {
+		return fmt.Errorf("resolved to %+v by another namespace's /proc", k)
+	}
+	w, err := NewWatcher()
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	c := exec.Command("sleep", "300")
+	if err := c.Start(); err != nil {
+		return err
+	}
+	told := make(chan struct{})
+	w.Watch(Kin{Pid: uint32(c.Process.Pid), Started: never}, func() { close(told) })
+	select {
+	case <-told:
+		return fmt.Errorf("the start of another namespace's process was believed")
+	case <-time.After(200 * time.Millisecond):
+	}
+	_ = c.Process.Kill()
+	_ = c.Wait()
+	<-told
+	fmt.Println("not believed")
+	return nil
 }

@@ -103,8 +103,11 @@ func openNamespace(tid uint32) (fd int, err error) {
 
 // numbersOf returns the numbers of a process or thread, from this daemon's pid
 // namespace down to its own.
-func numbersOf(tid uint32) []string {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
+func numbersOf(tid uint32) []string { return numbersIn(strconv.FormatUint(uint64(tid), 10)) }
+
+// numbersIn is numbersOf for an entry of /proc.
+func numbersIn(entry string) []string {
+	status, err := os.ReadFile("/proc/" + entry + "/status")
 	if err != nil {
 		return nil
 	}
@@ -119,10 +122,7 @@ func levelOf(tid uint32) (int, bool) {
 
 // procIsOurs is whether /proc shows this daemon's pid namespace, and not that
 // of a host on whose /proc a container looks.
-var procIsOurs = sync.OnceValue(func() bool {
-	numbers := numbersOf(uint32(os.Getpid()))
-	return len(numbers) == 1 && numbers[0] == strconv.Itoa(os.Getpid())
-})
+var procIsOurs = sync.OnceValue(func() bool { return len(numbersIn("self")) == 1 })
 
 // ownNamespace is this daemon's pid namespace.
 type ownNamespace struct{}

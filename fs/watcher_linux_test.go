@@ -201,7 +201,8 @@ func TestWatchOf2000ThatAreKilled(t *testing.T) {
 		longest = max(longest, v.told.Sub(v.killed))
 	}
 	t.Logf("told of each within %v", longest)
-	if longest > 3*time.Second { // that they need to end, on a busy machine
+	// Most of it is what they need to end, on a busy machine seconds.
+	if longest > 10*time.Second {
 		t.Errorf("told after %v", longest)
 	}
 	eventually(t, "every pidfd closed", func() bool { return countPidfds(t) == before })
@@ -388,6 +389,15 @@ func TestWatchOfHiddenProcesses(t *testing.T) {
 				t.Errorf("%q, want %q", got, want)
 			}
 		})
+	}
+}
+
+// A /proc that shows another pid namespace, as a container may have its host's,
+// is about other processes.
+func TestProcOfAnotherNamespace(t *testing.T) {
+	c := spawn(t, in("unshare --pid --fork --kill-child", role("foreign")...)...)
+	if got := c.line(); got != "not believed" {
+		t.Error(got)
 	}
 }
 
