@@ -118,6 +118,12 @@ func (p *processes) Kin(pid uint32) (fs.Kin, bool) {
 	return info.Kin, ok
 }
 
+// Resolve knows one pid namespace only.
+func (p *processes) Resolve(_, pid uint32) (fs.Kin, bool) {
+	info, ok := p.Look(pid)
+	return info.Kin, ok && info.Pid == pid && !info.Gone
+}
+
 func (p *processes) WaitClass(tid uint32) lockspace.Class {
 	p.wait()
 	p.mu.Lock()

@@ -23,6 +23,11 @@ type Processes interface {
 	LeaderOf(tid uint32) (pid uint32, ok bool)
 	// Kin returns a process's parent and when it started.
 	Kin(pid uint32) (Kin, bool)
+	// Resolve returns the process that thread tid calls pid, in tid's pid
+	// namespace, with its number as this daemon sees it. tid must not end
+	// meanwhile. ok is false if there is no such process, if it has ended, if
+	// pid is a thread's number, and if this daemon may not find out.
+	Resolve(tid, pid uint32) (k Kin, ok bool)
 	// Look returns what is known of the process that thread tid is of.
 	Look(tid uint32) (ProcessInfo, bool)
 	// Resolve returns the process that thread tid calls pid.
@@ -38,6 +43,19 @@ type Processes interface {
 	User(uid uint32) string
 	// Host returns the name of the host.
 	Host() string
+}
+
+// Ends tells of the ends of processes. It is used within steps.
+type Ends interface {
+	// Watch has ended called, once and on another goroutine, when the process
+	// with p's number and start has ended: every thread of it, whether or not
+	// its parent has taken notice. If it already has, ended is called at once.
+	// What cannot be seen any more is not taken to have ended.
+	//
+	// stop ends the watch; it may be called again, and by ended. It does not
+	// wait: a call of ended that was on its way comes through, during stop or
+	// after it. So ended has to look whether it still matters.
+	Watch(p Kin, ended func()) (stop func())
 }
 
 // Kin is a process in its family.
