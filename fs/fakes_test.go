@@ -140,13 +140,6 @@ func (p *processes) User(uid uint32) string {
 
 func (p *processes) Host() string { return "host" }
 
-// Resolve: pids are the same in every namespace, but that nobody knows of those
-// that are dead.
-func (p *processes) Resolve(_, pid uint32) (fs.Kin, bool) {
-	info, ok := p.Look(pid)
-	return info.Kin, ok
-}
-
 func (p *processes) Killed(tid uint32) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -167,7 +160,7 @@ func (p *processes) end(pid uint32) {
 }
 
 // Watch watches a process that the test ends.
-func (p *processes) Watch(who fs.Identity, ended func()) (stop func()) {
+func (p *processes) Watch(who fs.Kin, ended func()) (stop func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.watches[who.Pid] == nil {
@@ -269,5 +262,5 @@ func (l ledger) Commit(device.Slot, [][]byte, bool) {
 var (
 	_ fs.Journal   = (*journal)(nil)
 	_ fs.Processes = (*processes)(nil)
-	_ fs.Watcher   = (*processes)(nil)
+	_ fs.Ends      = (*processes)(nil)
 )

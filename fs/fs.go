@@ -23,12 +23,12 @@ type Device interface {
 // rootDir numbers the root among directories, for the lock table.
 const rootDir = 1
 
-// Options of a filesystem. Device, Processes, Watcher, Clock, Tokens, Journal and Log
+// Options of a filesystem. Device, Processes, Ends, Clock, Tokens, Journal and Log
 // are required.
 type Options struct {
 	Device    Device
 	Processes Processes
-	Watcher   Watcher
+	Ends      Ends
 	Clock     lockspace.Clock
 	Tokens    lockspace.Tokens
 	Journal   Journal
@@ -52,7 +52,7 @@ type FS struct {
 
 	dev     Device
 	procs   Processes
-	watcher Watcher
+	ends    Ends
 	clock   *stepClock
 	journal Journal
 	log     *slog.Logger
@@ -115,7 +115,7 @@ func prepare(o Options) *FS {
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		dev:           o.Device,
 		procs:         o.Processes,
-		watcher:       o.Watcher,
+		ends:          o.Ends,
 		watches:       newWatches(),
 		clock:         &stepClock{clock: o.Clock},
 		journal:       o.Journal,

@@ -174,7 +174,7 @@ func prepareWith(t testing.TB, change func(*fs.Options)) *served {
 	s.options = fs.Options{
 		Device:    s.conn,
 		Processes: s.procs,
-		Watcher:   s.procs,
+		Ends:      s.procs,
 		Clock:     new(fs.SystemClock),
 		Tokens:    new(lockspace.Counter),
 		Journal:   s.journal,

@@ -30,8 +30,6 @@ type Processes interface {
 	Resolve(tid, pid uint32) (k Kin, ok bool)
 	// Look returns what is known of the process that thread tid is of.
 	Look(tid uint32) (ProcessInfo, bool)
-	// Resolve returns the process that thread tid calls pid.
-	Resolve(tid, pid uint32) (Kin, bool)
 	// Killed reports whether thread tid, which is closing its files, does so
 	// because a signal ended its process.
 	Killed(tid uint32) bool
@@ -66,6 +64,15 @@ type Kin struct {
 	// so never later than anything the process did.
 	Started time.Duration
 }
+
+// Identity tells a process apart from others that have its number at other
+// times. The zero Identity is none.
+type Identity struct {
+	Pid     uint32
+	Started time.Duration // as in Kin
+}
+
+func (k *Kin) identity() Identity { return Identity{k.Pid, k.Started} }
 
 // ProcessInfo is what /proc says of a process.
 type ProcessInfo struct {

@@ -3,7 +3,6 @@ package fs
 import (
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -15,35 +14,20 @@ import (
 // for it, and so leaves no stale lock. That is the process whose pid is in the
 // body, as the one who wrote it meant it, or the one that made the name.
 
-// Identity is a process, told apart from others that have its number at other
-// times. The zero Identity is none.
-type Identity struct {
-	Pid     uint32
-	Started time.Duration // on the clock of [lockspace.Instant.Boot], see [Kin]
-}
-
-// Watcher tells when processes end.
-type Watcher interface {
-	// Watch has ended called when a process is not there any more, at once if it
-	// is not now. That is on a goroutine, and may come once more while stop
-	// runs. It does not block.
-	Watch(p Identity, ended func()) (stop func())
-}
-
 // watches are the processes that are watched for holds.
 type watches struct {
 	byHold    map[lockspace.HoldID]Identity
-	byProcess map[Identity]*watch
+	byProcess map[Identity]*dependents
 }
 
-// watch is one process, and the holds that end with it.
-type watch struct {
+// dependents are the holds that end with a process.
+type dependents struct {
 	holds map[lockspace.HoldID]bool
 	stop  func()
 }
 
 func newWatches() watches {
-	return watches{make(map[lockspace.HoldID]Identity), make(map[Identity]*watch)}
+	return watches{make(map[lockspace.HoldID]Identity), make(map[Identity]*dependents)}
 }
 
 // bodyNames finds out which process a body names that is being written. The
@@ -59,7 +43,7 @@ func (f *FS) bodyNames(in *fuse.InHeader, body []byte) (named Identity, whole bo
 	f.lookUp(in.Unique, func(x *facts) {
 		x.named = map[uint32]*Identity{pid: new(Identity)}
 		if k, ok := f.procs.Resolve(in.Pid, pid); ok {
-			*x.named[pid] = Identity{k.Pid, k.Started}
+			*x.named[pid] = k.identity()
 		}
 	})
 	return Identity{}, true, device.Parked
@@ -112,9 +96,9 @@ func (f *FS) watch(p Identity, id lockspace.HoldID) {
 	f.watches.byHold[id] = p
 	w := f.watches.byProcess[p]
 	if w == nil {
-		w = &watch{holds: make(map[lockspace.HoldID]bool)}
+		w = &dependents{holds: make(map[lockspace.HoldID]bool)}
 		f.watches.byProcess[p] = w
-		w.stop = f.watcher.Watch(p, func() { f.dev.Do(func() { f.reap(p) }) })
+		w.stop = f.ends.Watch(Kin{Pid: p.Pid, Started: p.Started}, func() { f.dev.Do(func() { f.reap(p) }) })
 	}
 	w.holds[id] = true
 }
@@ -125,15 +109,25 @@ func (f *FS) watched(h *lockspace.Hold) Identity {
 	switch e := f.entry(h.Key); {
 	case e == nil:
 	case dir.file.Policy.reap == reapCreator:
-		if p := h.Party.Taker; p.Started != 0 {
-			return Identity{p.Pid, p.Started}
-		}
+		return creator(h.Party.Taker)
 	case dir.file.Policy.reap == reapPid:
 		if b := e.file.body; b != nil && b.Unclosed == 0 {
 			return b.Names
 		}
 	}
 	return Identity{}
+}
+
+// creator returns the identity of a process that was looked up when it made a
+// name, if it was.
+func creator(p lockspace.Process) Identity {
+	switch p.Started {
+	case 0:
+		return Identity{}
+	case 1: // see facts.started
+		return Identity{Pid: p.Pid}
+	}
+	return Identity{p.Pid, p.Started}
 }
 
 // unwatch ends the watch for a hold.

@@ -40,7 +40,7 @@ type Watcher struct {
 	done   chan struct{} // closed when run has returned
 
 	mu        sync.Mutex
-	processes map[identity]*watched
+	processes map[Identity]*watched
 	// todo are those that run has to look at: new ones, and those that nobody
 	// watches any more.
 	todo   []*watched
@@ -61,15 +61,9 @@ const (
 	lookRound = time.Second
 )
 
-// identity tells processes apart.
-type identity struct {
-	pid     uint32
-	started time.Duration
-}
-
 // watched is a process that is watched.
 type watched struct {
-	identity
+	Identity
 
 	// Guarded by Watcher.mu.
 	watches map[*watch]struct{}
@@ -101,7 +95,7 @@ type watcherSystem interface {
 	// open opens a pidfd. ESRCH says that there is no process with the number.
 	open(pid uint32) (pidfd int, err error)
 	// look looks at a process.
-	look(identity) life
+	look(Identity) life
 }
 
 // NewWatcher returns a Watcher, to be closed. It fails for want of descriptors.
@@ -136,7 +130,7 @@ func newWatcher(system watcherSystem, room int, round time.Duration) (*Watcher, 
 		round:     round,
 		system:    system,
 		done:      make(chan struct{}),
-		processes: make(map[identity]*watched),
+		processes: make(map[Identity]*watched),
 		byPidfd:   make(map[int32]*watched),
 		unsettled: list.New(),
 	}
@@ -145,18 +139,17 @@ func newWatcher(system watcherSystem, room int, round time.Duration) (*Watcher, 
 }
 
 // Watch is [Ends]'. It does not block. After Close it does nothing.
-func (w *Watcher) Watch(p Kin, ended func()) (stop func()) {
-	x := &watch{ended: ended}
-	id := identity{p.Pid, p.Started}
+func (w *Watcher) Watch(k Kin, ended func()) (stop func()) {
+	x, p := &watch{ended: ended}, k.identity()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
 		return func() {}
 	}
-	q := w.processes[id]
+	q := w.processes[p]
 	if q == nil {
-		q = &watched{identity: id, watches: make(map[*watch]struct{}), pidfd: -1}
-		w.processes[id] = q
+		q = &watched{Identity: p, watches: make(map[*watch]struct{}), pidfd: -1}
+		w.processes[p] = q
 		w.enqueue(q)
 	}
 	q.watches[x] = struct{}{}
@@ -266,8 +259,8 @@ func (w *Watcher) settle(q *watched) {
 	w.mu.Lock()
 	q.queued = false
 	wanted := len(q.watches) > 0
-	if !wanted && w.processes[q.identity] == q {
-		delete(w.processes, q.identity)
+	if !wanted && w.processes[q.Identity] == q {
+		delete(w.processes, q.Identity)
 	}
 	w.mu.Unlock()
 	if wanted {
@@ -290,7 +283,7 @@ func (w *Watcher) takeTurns() {
 // whether it still is the same process.
 func (w *Watcher) look(q *watched) {
 	if q.pidfd < 0 && len(w.byPidfd) < w.room {
-		pidfd, err := w.system.open(q.pid)
+		pidfd, err := w.system.open(q.Pid)
 		switch {
 		case err == nil:
 			q.pidfd = pidfd
@@ -300,7 +293,7 @@ func (w *Watcher) look(q *watched) {
 			return
 		}
 	}
-	is := w.system.look(q.identity) // after the pidfd was opened
+	is := w.system.look(q.Identity) // after the pidfd was opened
 	if is == gone {
 		w.over(q)
 		return
@@ -336,7 +329,7 @@ func (w *Watcher) arm(q *watched) {
 // confirmed, if it can be seen.
 func (w *Watcher) readable(q *watched) {
 	q.armed = false
-	if w.system.look(q.identity) != living {
+	if w.system.look(q.Identity) != living {
 		w.over(q)
 	} else if q.turn == nil {
 		q.turn = w.unsettled.PushBack(q)
@@ -346,8 +339,8 @@ func (w *Watcher) readable(q *watched) {
 // over tells those who watch a process that it has ended.
 func (w *Watcher) over(q *watched) {
 	w.mu.Lock()
-	if w.processes[q.identity] == q {
-		delete(w.processes, q.identity)
+	if w.processes[q.Identity] == q {
+		delete(w.processes, q.Identity)
 	}
 	watches := q.watches
 	q.watches = nil
@@ -410,14 +403,14 @@ func (runningSystem) open(pid uint32) (int, error) { return unix.PidfdOpen(int(p
 
 // look sends no signal to the process, which tells whether there is one with
 // the number whatever /proc shows, and then reads /proc/PID/stat.
-func (runningSystem) look(id identity) life {
-	if !(Proc{}).Leader(id.pid) {
+func (runningSystem) look(id Identity) life {
+	if !(Proc{}).Leader(id.Pid) {
 		return gone
 	}
 	if !procIsOurs() {
 		return hidden
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", id.pid))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", id.Pid))
 	if err != nil {
 		return hidden
 	}
@@ -425,7 +418,7 @@ func (runningSystem) look(id identity) life {
 	switch {
 	case err != nil:
 		return hidden
-	case s.gone || s.started != id.started:
+	case s.gone || s.started != id.Started:
 		return gone
 	}
 	return living

@@ -408,7 +408,7 @@ type scripted struct {
 	err   error // of open
 	ready bool  // what open opens is readable
 	life  life
-	looks map[identity]int
+	looks map[Identity]int
 }
 
 func (s *scripted) set(change func()) {
@@ -430,11 +430,11 @@ func (s *scripted) open(uint32) (int, error) {
 	return unix.Eventfd(n, unix.EFD_CLOEXEC)
 }
 
-func (s *scripted) look(id identity) life {
+func (s *scripted) look(id Identity) life {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.looks == nil {
-		s.looks = make(map[identity]int)
+		s.looks = make(map[Identity]int)
 	}
 	s.looks[id]++
 	return s.life

@@ -149,7 +149,7 @@ func (w *workerProcess) takeOver() error {
 		GID:       uint32(os.Getegid()),
 		Program:   version,
 		State:     state.Version,
-		Watcher:   watcher,
+		Ends:      watcher,
 	}
 	if options.Policy, options.Lockspaces, err = w.config.policy.parse(); err != nil {
 		return err
