@@ -15,7 +15,9 @@
 // # Where lockfs is not like other filesystems
 //
 // Where names hold it is like them, but for the lengths of files, the sticky
-// bit, and reading what is empty and held. Elsewhere:
+// bit, reading what is empty and held, and locking a file that has lost its name:
+// the lock is the name's, so that takes write permission on the directory.
+// Elsewhere:
 //
 //   - A free lock has no file. touch(1) succeeds and leaves nothing.
 //   - open(2) of a name that was held when it was looked up succeeds though the
@@ -30,9 +32,11 @@
 //   - Locks have no permission bits of their own: they show 0666, chmod, chown
 //     and utimes change nothing and succeed, but for chmod and chown of another
 //     user's held lock; the directory's bits decide: write to take, read to
-//     look.
+//     look. (A file that is renamed to here from where it had a mode keeps it
+//     beside.)
 //   - Directories ignore the sticky bit; restricted deletion is always in
-//     force. unlink(2) gives back or breaks, see unlink.go.
+//     force, and so is what fs.protected_hardlinks says elsewhere. unlink(2)
+//     gives back or breaks, see unlink.go.
 //   - flock(2) on the directory itself is the kernel's and does not meet the
 //     locks in it: FUSE does not hand it on.
 //   - Every directory has a control directory, .lockfs, which is not listed; its
