@@ -28,6 +28,8 @@
 //   - There are files, directories and symbolic links: mknod(2) is EPERM,
 //     O_TMPFILE EOPNOTSUPP. There are no extended attributes, and no shared
 //     mmap(2) (ENODEV). epoll(7) takes the files.
+//   - To lock a file that has lost its name takes write permission on the
+//     directory: the lock is the name's.
 //   - Times are between 1678 and 2262; those of access are set by utimes only.
 //
 // Elsewhere:
@@ -45,9 +47,11 @@
 //   - Locks have no permission bits of their own: they show 0666, chmod, chown
 //     and utimes change nothing and succeed, but for chmod and chown of another
 //     user's held lock; the directory's bits decide: write to take, read to
-//     look.
+//     look. (A file that is renamed to here from where it had a mode keeps it
+//     beside.)
 //   - Directories ignore the sticky bit; restricted deletion is always in
-//     force. unlink(2) gives back or breaks, see unlink.go.
+//     force, and so is what fs.protected_hardlinks says elsewhere. unlink(2)
+//     gives back or breaks, see unlink.go.
 //   - flock(2) on the directory itself is the kernel's and does not meet the
 //     locks in it: FUSE does not hand it on.
 //   - Every directory has a control directory, .lockfs, which is not listed; its

@@ -158,13 +158,13 @@ type permissionTry struct {
 	held  int             // the maker's descriptor of a lock, -1 if it has none
 	dir   string
 	path  string
-	fd    int    // the caller's descriptor, opened before the directory had its mode
+	fd    int    // the caller's descriptor, -1 if it has none
 	own   string // a file of the caller's own, elsewhere
 	away  string // a free name elsewhere
 }
 
-// everything that is there, and one process that may do all: the directory has
-// mode 0777 while this is made.
+// try makes what a row is about, and what the caller has of it already. The
+// directory is open to everybody meanwhile.
 func (s *permissionScene) try(t *testing.T, r *permissionRow, who, dir string, number int) *permissionTry {
 	t.Helper()
 	me := s.users()[who]
