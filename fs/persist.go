@@ -340,7 +340,7 @@ func (d *decoder) key(names *texts) lockspace.Key {
 // made by names.
 func (d *decoder) request(r *lockspace.Request, waits bool, names *texts) {
 	r.Party = d.party()
-	r.Via = lockspace.Via(d.limited(byte(lockspace.ViaRename)))
+	r.Via = lockspace.Via(d.limited(byte(lockspace.ViaOpen)))
 	r.Mode = lockspace.Mode(d.limited(byte(lockspace.Exclusive)))
 	r.Range = lockspace.Range{First: d.u64(), Last: d.u64()}
 	r.Thread = d.u32()
