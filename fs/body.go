@@ -11,7 +11,9 @@ import (
 // maxBody is the most bytes that a body can have.
 const maxBody = 4096
 
-// Write writes the body, as the holder. See author for who that is.
+// Write writes the body, as the holder. See author for who that is. Where
+// open(2) takes the lock there is no appending: writes with O_APPEND go one after
+// the other from the beginning on, as if the file had been opened without it.
 func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	h := f.handles[in.Fh]
 	switch {
@@ -39,6 +41,10 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 	if in.Flags&unix.O_APPEND != 0 { // as it is now: fcntl(2) can change it
 		at = uint64(len(old))
 	}
+	overwrites := in.Flags&unix.O_APPEND != 0 && f.openHolds(h.node)
+	if overwrites {
+		at = h.Appended
+	}
 	if at >= maxBody {
 		return 0, errNoSpc
 	}
@@ -47,15 +53,19 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 	copy(body, old)
 	copy(body[at:], data[:n])
 	f.setBody(h.node, by.handle, body)
+	if overwrites {
+		h.Appended = at + uint64(n)
+		f.journal.PutHandle(&h.HandleRecord)
+	}
 	return uint32(n), fuse.OK
 }
 
 // truncate sets the body's length. By anybody but the holder it does nothing:
-// tools open with O_TRUNC before they lock. h is the descriptor, nil if there
+// tools open with O_TRUNC before they lock; nor where open(2) takes the lock. h is the descriptor, nil if there
 // is none. The status is OK, EFBIG, or Parked for a detour.
 func (f *FS) truncate(unique uint64, d *node, h *handle, p lockspace.Process, size uint64) fuse.Status {
 	old := d.content()
-	if uint64(len(old)) == size {
+	if uint64(len(old)) == size || f.openHolds(d) {
 		return fuse.OK
 	}
 	by := f.author(d, h, p)

@@ -9,10 +9,11 @@ import (
 const (
 	holdHandle = iota // its open file
 	holdName          // its name
+	holdOpen          // its open file, and every other open takes the lock too
 	holdValues
 )
 
-var holdNames = [holdValues]string{"handle", "name"}
+var holdNames = [holdValues]string{"handle", "name", "open"}
 
 // policy is what a lockspace does (design 1.3).
 type policy struct {

@@ -106,6 +106,7 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 		h := s.handles.new()
 		h.ID, h.Node, h.Opener, h.Opened = id, d.u64(), d.process(), d.instant()
 		h.Stale, h.ListTo, h.EntriesTo, h.Shown = d.flag(), d.u64(), d.u64(), d.u64()
+		h.PollID, h.Appended = d.u64(), d.u64()
 		return d.end("open file", id)
 	case kindBody:
 		s.bodies = append(s.bodies, &BodyRecord{
@@ -216,8 +217,13 @@ func Restore(o Options, s *Saved) (*FS, error) {
 		holds = append(holds, h)
 	}
 	for i := range s.waits {
-		if err := f.restoreKey(&s.waits[i].Request); err != nil {
-			return nil, fmt.Errorf("wait %d: %w", s.waits[i].ID, err)
+		w := &s.waits[i]
+		restore := func() error { return f.restoreKey(&w.Request) }
+		if w.Via == lockspace.ViaOpen {
+			restore = func() error { return f.restoreOpening(w) }
+		}
+		if err := restore(); err != nil {
+			return nil, fmt.Errorf("wait %d: %w", w.ID, err)
 		}
 	}
 	f.table = lockspace.Restore(f.environment(o), holds, s.waits, s.graces)

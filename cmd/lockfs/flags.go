@@ -55,7 +55,8 @@ func parse(args []string) (config, error) {
 	flags.StringVar(&c.stateDir, "state-dir", "", "`directory` for what outlives a reboot (fencing tokens) and a restart;\n"+
 		"'none' keeps nothing (default /var/lib/lockfs/MOUNTPOINT, of an ordinary user\n~/.local/state/lockfs/MOUNTPOINT)")
 	flags.StringVar(&c.policyText, "policy", "", "`KEY=VALUE,...` of the root: hold=handle (default): a lock taken with O_EXCL lives as\n"+
-		"long as its open file; hold=name: as long as its name")
+		"long as its open file; hold=name: as long as its name; hold=open: as long as its\n"+
+		"open file, and every other open takes the lock too, O_RDONLY shared")
 	level := flags.String("log-level", "info", "`level` of what is logged: debug, info, warn, error")
 	flags.BoolVar(&c.version, "version", false, "print the version and exit")
 	flags.BoolVar(&c.worker, "worker", false, "")
