@@ -61,11 +61,11 @@ func (f *FS) endHolds(in *fuse.InHeader, at place) fuse.Status {
 
 // endChecked is endHolds after checkEnd.
 func (f *FS) endChecked(in *fuse.InHeader, at place) {
-	p, _ := f.caller(in)
 	f.table.End(at.key, func(h *lockspace.Hold) lockspace.Reason {
 		if f.givesBack(in, h) {
 			return lockspace.Released
 		}
+		p, _ := f.caller(in) // checkEnd has found it out, since there are holds
 		f.log.Info("lock broken", "name", at.name, "by_pid", p.Pid, "by_uid", p.UID,
 			"holder_pid", f.holder(h).Pid, "holder_uid", f.holder(h).UID, "token", h.Token)
 		return lockspace.Broken

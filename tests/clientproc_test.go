@@ -156,7 +156,9 @@ func serveRequest(r *request, a *answer) (err error) {
 		a.N = int(st.Files)
 	case "poll":
 		fds := []unix.PollFd{{Fd: int32(r.FD), Events: int16(r.Flags)}}
-		_, err = unix.Poll(fds, r.N)
+		for again := true; again; again = err == unix.EINTR { // the runtime's own signals
+			_, err = unix.Poll(fds, r.N)
+		}
 		a.N = int(fds[0].Revents)
 	case "epoll":
 		a.N, err = epoll(r.FD, uint32(r.Flags), r.N)
