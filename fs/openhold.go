@@ -27,8 +27,14 @@ import (
 // there, always), and an empty one of a held lock reads as the holder's record;
 // names and directories nest and may be as long as elsewhere; the directory's
 // permission decides, and mode bits do not; and open(2) that a signal ends is
-// EINTR with SA_RESTART as well, since FUSE has no way to say otherwise. (Who makes
-// the call again within a second has its place in the queue.)
+// EINTR with SA_RESTART as well, or if its process is only stopped and continued,
+// since FUSE has no way to say otherwise. (Who makes the call again within a second
+// has its place in the queue.)
+//
+// flock and fcntl work on what is open, beside the open's own hold. But two
+// programs that open for reading, and then lock exclusively, as flock(1) does,
+// both have the lock shared and wait for each other for ever: this is no lockspace
+// for them. Nor can cat(1) look at what is held exclusively: it waits.
 //
 // What holds by name, holds here too: it is waited for in the same way.
 //

@@ -369,7 +369,8 @@ func put[K comparable, V any](m map[K]V, k K, v V) bool {
 }
 
 // restoreKey fills in what records of requests leave out: the key, which is
-// that of the node. A hold by name has its own, and no open file.
+// that of the node. A hold by name has its own, and no open file. See
+// restoreOpening for who has no open file yet.
 func (f *FS) restoreKey(r *lockspace.Request) error {
 	if r.ByName {
 		if e := f.entry(r.Key); e == nil || e.File != r.Party.File {

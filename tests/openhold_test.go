@@ -307,6 +307,17 @@ func TestSignalsEndAnOpenThatWaits(t *testing.T) {
 	}
 	waiting(t, a, holder, 0)
 
+	// So does being stopped and continued, without any handler.
+	p = startProcess(t, nil, opens, "wait", "rw", path)
+	waiting(t, a, holder, 1)
+	p.Signal(syscall.SIGSTOP)
+	waiting(t, a, holder, 0)
+	p.Signal(syscall.SIGCONT)
+	p.awaitExit(t)
+	if code := p.cmd.ProcessState.ExitCode(); code != 3 {
+		t.Errorf("it was continued, and ended with %d, want EINTR: %s", code, p.stderr)
+	}
+
 	p = startProcess(t, nil, opens, "wait", "r", path)
 	waiting(t, a, holder, 1)
 	p.Kill(t)

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Parked is the status of a request that is answered later, by [Conn.Answer],
-// or carried out again, by [Conn.Detour]. It is no errno.
+// Parked is the status of a request that is answered later, by [Conn.Answer] or
+// [Conn.AnswerOpen], or carried out again, by [Conn.Detour]. It is no errno.
 const Parked = fuse.Status(1 << 20)
 
 // Root is the number of the root node in the requests that the filesystem
