@@ -1,7 +1,9 @@
 package tests
 
 import (
+	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -533,6 +535,60 @@ func TestWhoMayTakeByOpening(t *testing.T) {
 	}
 	sh(t, m, `rm -r dir`)
 	wantNothingHeld(t, m)
+}
+
+// Many count in the lock value block, each with the lock, while workers are
+// killed: no count is lost, and no call fails.
+func TestCountingInTheLockValueBlock(t *testing.T) {
+	m := mountByOpen(t)
+	path := m.Path("lock")
+	const clients, rounds = 6, 60
+	first := newClient(t)
+	fd := first.Open(path, openFlags)
+	wantErr(t, "write", first.Write(fd, "00000"), nil)
+	wantErr(t, "close", first.Close(fd), nil)
+	outcome := make(chan error, clients)
+	for range clients {
+		c := newClient(t)
+		go func() { outcome <- count(c, path, rounds) }()
+	}
+	for left := clients; left > 0; {
+		select {
+		case err := <-outcome:
+			left--
+			wantErr(t, "counting", err, nil)
+		case <-time.After(20 * time.Millisecond):
+			killWorker(t, m)
+		}
+	}
+	if text, err := first.ReadAll(path); err != nil || text != fmt.Sprintf("%05d", clients*rounds) {
+		t.Errorf("counted %s (%v), want %d", text, err, clients*rounds)
+	}
+	wantNobodyHolds(t, m)
+}
+
+// count adds one to the number in a lock value block, some times.
+func count(c *Client, path string, times int) error {
+	for range times {
+		p := c.StartOpen(path, unix.O_RDWR)
+		<-p.done
+		if p.err != nil {
+			return fmt.Errorf("open: %w", p.err)
+		}
+		fd := p.Number()
+		text, err := c.Pread(fd, 100, 0)
+		n, notANumber := strconv.Atoi(text)
+		if err == nil {
+			err = notANumber
+		}
+		if err == nil {
+			_, err = c.Pwrite(fd, fmt.Sprintf("%05d", n+1), 0)
+		}
+		if err = errors.Join(err, c.Close(fd)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Names and bodies outlive a clean stop; holds by open files do not.
