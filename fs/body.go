@@ -11,7 +11,9 @@ import (
 // maxBody is the most bytes that a body can have.
 const maxBody = 4096
 
-// Write writes the body, as the holder. See author for who that is.
+// Write writes the body, as the holder. See author for who that is. Where
+// open(2) takes the lock there is no appending: writes with O_APPEND go one after
+// the other from the beginning on, as if the file had been opened without it.
 func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	if c := f.controls[in.Fh]; c != nil {
 		return uint32(len(data)), f.writeControl(c, in, data)
@@ -45,6 +47,10 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 	if in.Flags&unix.O_APPEND != 0 { // as it is now: fcntl(2) can change it
 		at = uint64(len(old))
 	}
+	overwrites := in.Flags&unix.O_APPEND != 0 && f.openHolds(h.node)
+	if overwrites {
+		at = h.Appended
+	}
 	if at >= maxBody {
 		return 0, errNoSpc
 	}
@@ -65,18 +71,22 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 		b.Unclosed = h.ID
 	}
 	f.journal.PutBody(b)
+	if overwrites {
+		h.Appended = at + uint64(n)
+		f.journal.PutHandle(&h.HandleRecord)
+	}
 	f.renew(h.node, h, p.UID)
 	return uint32(n), fuse.OK
 }
 
 // truncate sets the body's length. By anybody but the holder it does nothing yet:
-// tools open with O_TRUNC before they lock, see truncateLater. h is the
-// descriptor, nil if there is none. The status is OK, EFBIG, or Parked for a
-// detour.
+// tools open with O_TRUNC before they lock, see truncateLater; and where open(2)
+// takes the lock it never does anything. h is the descriptor, nil if there is
+// none. The status is OK, EFBIG, or Parked for a detour.
 func (f *FS) truncate(unique uint64, d *node, h *handle, p lockspace.Process, size uint64) fuse.Status {
 	old := d.content()
 	same := uint64(len(old)) == size
-	if same && !d.file.recorded {
+	if same && !d.file.recorded || f.openHolds(d) {
 		return fuse.OK
 	}
 	by := f.author(d, h, p)

@@ -7,7 +7,8 @@
 // Directories in which every name is a lock. A name is there, is listed, and can
 // be opened without O_CREAT, while it is held, and as long as it has an entry:
 // what link, symlink, mkdir and rename make has one, and in a lockspace whose
-// names hold (hold=name) so has every file. A node stands for a name; programs
+// names hold (hold=name), or opening takes the lock (hold=open), so has every
+// file. A node stands for a name; programs
 // that open one name, listed or not, meet on one node as long as any of them has
 // it open. What the names of a file have in common is its file: the node's own,
 // if it has no entry.
@@ -32,6 +33,7 @@
 //     directory: the lock is the name's.
 //   - Times are between 1678 and 2262; those of access are set by utimes only.
 //
+// Where opening takes the lock it is like ocfs2's dlmfs: openhold.go has the list.
 // Elsewhere:
 //
 //   - A free lock has no file. touch(1) succeeds and leaves nothing.

@@ -15,6 +15,7 @@ const (
 	errStale  = fuse.Status(unix.ESTALE)
 	errNoSpc  = fuse.Status(unix.ENOSPC)
 	errName   = fuse.Status(unix.ENAMETOOLONG)
+	errTxtBsy = fuse.Status(unix.ETXTBSY)
 	errNotSup = fuse.Status(unix.EOPNOTSUPP)
 )
 

@@ -13,9 +13,11 @@ import (
 )
 
 // Device is what the filesystem needs of its connection; [device.Conn] is the
-// one there is. Answer and Detour are called within a step.
+// one there is. All but Do are called within a step.
 type Device interface {
 	Answer(unique uint64, errno syscall.Errno)
+	AnswerOpen(unique, handle uint64, flags uint32)
+	NotifyPoll(pollID uint64)
 	Detour(unique, place uint64, look func() any)
 	Do(step func())
 }
@@ -65,6 +67,9 @@ type FS struct {
 	// handles are the open files, by number; never reused.
 	handles    map[uint64]*handle
 	lastHandle uint64
+	// opening are the nodes on which requests wait to open a file, by the number
+	// of the request.
+	opening map[uint64]*node
 	// lastEntry is the number of the last entry that was made.
 	lastEntry uint64
 	// controls are the open files of control directories, by number, from the
@@ -123,6 +128,7 @@ func prepare(o Options) *FS {
 		program:       o.Program,
 		stateVersion:  o.State,
 		handles:       make(map[uint64]*handle),
+		opening:       make(map[uint64]*node),
 		controls:      make(map[uint64]*controlHandle),
 		hints:         newHints(),
 	}
@@ -256,11 +262,16 @@ type observer struct{ f *FS }
 // Granted answers the call that waited.
 func (o observer) Granted(w lockspace.Wait, h lockspace.Hold) {
 	o.f.touch(h.Party.File)
+	if w.Via == lockspace.ViaOpen {
+		o.f.grantedOpen(&w)
+		return
+	}
 	o.f.dev.Answer(uint64(w.ID), 0)
 }
 
 // Refused answers the call that waited.
 func (o observer) Refused(w lockspace.Wait, err error) {
+	o.f.unawaited(uint64(w.ID))
 	o.f.dev.Answer(uint64(w.ID), lockErrno(err))
 }
 
@@ -283,6 +294,9 @@ func (o observer) Ended(h lockspace.Hold, why lockspace.Reason) {
 		"holder_pid", h.Party.Taker.Pid, "holder_uid", h.Party.Taker.UID, "token", h.Token)
 	if h.ByName {
 		o.f.lapsed = append(o.f.lapsed, h)
+	}
+	if why != lockspace.Released {
+		o.f.tellHolder(&h) // poll(2) says something else now
 	}
 }
 

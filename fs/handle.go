@@ -2,7 +2,6 @@ package fs
 
 import (
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
 
 	"github.com/lockfs/lockfs/fs/device"
 	"github.com/lockfs/lockfs/lockspace"
@@ -19,7 +18,12 @@ type handle struct {
 
 // open makes a handle on d for process p.
 func (f *FS) open(d *node, p lockspace.Process) *handle {
-	h := &handle{HandleRecord: f.newHandle(d.ID, p), node: d}
+	return f.addHandle(d, f.newHandle(d.ID, p))
+}
+
+// addHandle makes the handle on d that has a record.
+func (f *FS) addHandle(d *node, r HandleRecord) *handle {
+	h := &handle{HandleRecord: r, node: d}
 	f.handles[h.ID] = h
 	d.open++
 	f.journal.PutHandle(&h.HandleRecord)
@@ -115,10 +119,3 @@ func (f *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	}
 	return fuse.OK
 }
-
-// ready is what poll(2) says of a file: POLLIN, POLLOUT, POLLRDNORM,
-// POLLWRNORM.
-const ready = unix.POLLIN | unix.POLLOUT | 0x40 | 0x100
-
-// Poll: files are always ready.
-func (f *FS) Poll(_ uint64, events uint32) uint32 { return events & ready }

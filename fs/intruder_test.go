@@ -18,9 +18,6 @@ import (
 // Opcodes of names.
 const (
 	opReadlink = 5
-	opSymlink  = 6
-	opLink     = 13
-	opRename2  = 45
 )
 
 const secret = "alice's secret"
@@ -74,10 +71,7 @@ func (s *served) must(c caller, opcode uint32, node uint64, body ...[]byte) repl
 }
 
 func newIntruder(t testing.TB, hold string) *intruder {
-	policy, err := fs.ParsePolicy("hold=" + hold)
-	if err != nil {
-		t.Fatal(err)
-	}
+	policy := mustPolicy(t, "hold="+hold)
 	b := &intruder{
 		served:   serveWith(t, func(o *fs.Options) { o.Policy = policy }),
 		precious: map[uint64][]byte{}, holds: map[lockspace.HoldID]lockspace.Hold{},

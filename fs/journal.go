@@ -42,6 +42,12 @@ type HandleRecord struct {
 	// Shown is how long the record is that a reader is in the middle of, in
 	// bytes; 0 if it reads none.
 	Shown uint64
+	// PollID is the kernel's number for the open file in notifications that it
+	// may be ready; 0 if nobody has slept in poll(2) on it.
+	PollID uint64
+	// Appended is where the next write with O_APPEND goes, where that is not
+	// the end, see [FS.Write].
+	Appended uint64
 }
 
 // BodyRecord is the body of a file.

@@ -24,7 +24,10 @@ type kernel struct {
 	unique uint64
 	// replies that came while another one was waited for.
 	replies map[uint64]reply
-	caller  caller
+	// woken are the pollers that were notified, by the kernel's number for
+	// their file.
+	woken  []uint64
+	caller caller
 	// deliver, if set, carries a request instead of the socket.
 	deliver func([]byte)
 }
@@ -43,9 +46,11 @@ const (
 	opForget     = 2
 	opGetattr    = 3
 	opSetattr    = 4
+	opSymlink    = 6
 	opMkdir      = 9
 	opUnlink     = 10
 	opRmdir      = 11
+	opLink       = 13
 	opOpen       = 14
 	opRead       = 15
 	opWrite      = 16
@@ -63,6 +68,7 @@ const (
 	opCreate     = 35
 	opInterrupt  = 36
 	opPoll       = 40
+	opRename2    = 45
 )
 
 // served is a filesystem being served to a kernel, with what it was made of.
@@ -254,6 +260,13 @@ func (k *kernel) await(unique uint64) reply {
 		u, r, err := k.receive()
 		if err != nil {
 			k.t.Fatalf("no reply to request %d: %v", unique, err)
+		}
+		if u == 0 { // a notification; its code is where the errno is
+			if r.errno != ^syscall.Errno(0) || len(r.body) != 8 {
+				k.t.Fatalf("a notification that is not FUSE_NOTIFY_POLL: %v", r)
+			}
+			k.woken = append(k.woken, native.Uint64(r.body))
+			continue
 		}
 		if _, twice := k.replies[u]; twice {
 			k.t.Fatalf("request %d was answered twice", u)

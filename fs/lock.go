@@ -60,6 +60,7 @@ func (f *FS) lock(in *fuse.LkIn, wait bool) fuse.Status {
 		return fuse.Status(lockErrno(err))
 	}
 	if !granted {
+		f.tellHolders(r.Key)
 		return device.Parked
 	}
 	f.touch(h.Node)
@@ -168,6 +169,7 @@ func (f *FS) GetLk(_ <-chan struct{}, in *fuse.LkIn, out *fuse.LkOut) fuse.Statu
 // kernel sends the call again, it finds its place kept.
 func (f *FS) Interrupt(unique uint64) {
 	if f.table.Cancel(lockspace.WaitID(unique)) {
+		f.unawaited(unique)
 		f.dev.Answer(unique, unix.EINTR)
 	}
 }

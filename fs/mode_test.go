@@ -14,7 +14,7 @@ import (
 // renaming it from one to the other.
 func TestAFileKeepsItsModeWhereTheDirectoryDecides(t *testing.T) {
 	const byHandle = 7 // a directory in which open files hold
-	policy, err := fs.ParsePolicy("hold=name")
+	policy, err := (fs.Policy{}).With("hold=name")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,8 @@ import (
 // it takes the lock, or fails with EEXIST; without, it opens the name whether
 // it is held by now or not.
 //
-// In a lockspace whose names hold it makes a file, which stays.
+// In a lockspace whose names hold it makes a file, which stays; and where opening
+// takes the lock too, see openhold.go.
 func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	if isControl(in.NodeId) {
 		return cannotMake(in.NodeId)
@@ -49,6 +50,9 @@ func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse
 	if excl && (e != nil || f.table.Held(key)) {
 		return fuse.Status(unix.EEXIST)
 	}
+	if dir.file.holdsByOpen() {
+		return f.createHold(in, key, out)
+	}
 	var d *node
 	if dir.file.holdsByName() {
 		x := f.newFile(dir.file, regular, in.Mode, in.Uid, in.Gid)
@@ -79,6 +83,9 @@ func (f *FS) createExisting(in *fuse.CreateIn, d *node, out *fuse.CreateOut) fus
 		return fuse.EISDIR
 	case symlink:
 		return errStale // the kernel looks again, and follows it
+	}
+	if f.openHolds(d) {
+		return f.createHeld(in, d, out)
 	}
 	h, status := f.openExisting(&in.InHeader, d, in.Flags)
 	if status == fuse.OK {
@@ -160,7 +167,13 @@ func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 	if d == nil || d.file.Kind == directory {
 		return errStale
 	}
-	h, status := f.openExisting(&in.InHeader, d, in.Flags)
+	var h *handle
+	var status fuse.Status
+	if f.openHolds(d) {
+		h, status = f.openHold(&in.InHeader, d, in.Flags, true)
+	} else {
+		h, status = f.openExisting(&in.InHeader, d, in.Flags)
+	}
 	if status != fuse.OK {
 		return status
 	}

@@ -139,6 +139,8 @@ func (r *Records) PutHandle(h *HandleRecord) {
 	e.u64(h.ListTo)
 	e.u64(h.EntriesTo)
 	e.u64(h.Shown)
+	e.u64(h.PollID)
+	e.u64(h.Appended)
 	r.put(kindHandle, h.ID, e)
 }
 
@@ -170,6 +172,7 @@ func (r *Records) PutHold(h *lockspace.Hold) {
 }
 
 func (r *Records) PutWait(w *lockspace.Wait) {
+	r.count(counterHandle, w.Party.Handle) // of an open(2), it has no record yet
 	e := r.begin()
 	e.u64(w.Place)
 	e.instant(w.Since)
@@ -249,7 +252,8 @@ func (e *encoder) key(v lockspace.Key) {
 }
 
 // request leaves out the key, which is that of the node; but for a hold by
-// name, since a node may have several names, each with a hold.
+// name, since a node may have several names, each with a hold, and for an
+// open(2), which may wait for what has no node any more.
 func (e *encoder) request(v *lockspace.Request) {
 	e.u64(v.Party.Handle)
 	e.u64(v.Party.File)
@@ -263,7 +267,7 @@ func (e *encoder) request(v *lockspace.Request) {
 	e.u64(v.Range.Last)
 	e.u32(v.Thread)
 	e.flag(v.ByName)
-	if v.ByName {
+	if v.ByName || v.Via == lockspace.ViaOpen {
 		e.key(v.Key)
 	}
 }
@@ -372,11 +376,11 @@ func (d *decoder) key(names *texts) lockspace.Key {
 // made by names.
 func (d *decoder) request(r *lockspace.Request, waits bool, names *texts) {
 	r.Party = d.party()
-	r.Via = lockspace.Via(d.limited(byte(lockspace.ViaRename)))
+	r.Via = lockspace.Via(d.limited(byte(lockspace.ViaOpen)))
 	r.Mode = lockspace.Mode(d.limited(byte(lockspace.Exclusive)))
 	r.Range = lockspace.Range{First: d.u64(), Last: d.u64()}
 	r.Thread = d.u32()
-	if r.ByName = d.flag(); r.ByName {
+	if r.ByName = d.flag(); r.ByName || r.Via == lockspace.ViaOpen {
 		r.Key = d.key(names)
 	}
 	if !r.Valid(waits) {

@@ -15,6 +15,7 @@ import (
 const (
 	holdHandle = iota // its open file
 	holdName          // its name
+	holdOpen          // its open file, and every other open takes the lock too
 	holdValues
 )
 
@@ -89,7 +90,7 @@ var policyKeys = []policyKey{
 }
 
 var (
-	holdNames = [holdValues]string{"handle", "name"}
+	holdNames = [holdValues]string{"handle", "name", "open"}
 	readNames = [readValues]string{"default", "record", "pid"}
 	reapNames = [reapValues]string{"pid", "creator", "none"}
 )

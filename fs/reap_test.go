@@ -12,12 +12,6 @@ import (
 // 1.3: reap. Processes are the test's; that they are told apart and watched in
 // truth is tested with the watcher, and on a real mount.
 
-const (
-	opSymlink = 6
-	opLink    = 13
-	opRename2 = 45
-)
-
 // body makes a file with a body and closes it.
 func (s *served) body(name string, flags uint32, parts ...string) file {
 	s.t.Helper()

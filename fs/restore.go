@@ -111,6 +111,7 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 		h.ID, h.Node, h.Opener, h.Opened = id, d.u64(), d.process(), d.instant()
 		h.Stale, h.Truncate, h.Killed = d.flag(), d.flag(), d.flag()
 		h.ListTo, h.EntriesTo, h.Shown = d.u64(), d.u64(), d.u64()
+		h.PollID, h.Appended = d.u64(), d.u64()
 		return d.end("open file", id)
 	case kindBody:
 		s.bodies = append(s.bodies, &BodyRecord{
@@ -227,8 +228,13 @@ func Restore(o Options, s *Saved) (*FS, error) {
 		holds = append(holds, h)
 	}
 	for i := range s.waits {
-		if err := f.restoreKey(&s.waits[i].Request); err != nil {
-			return nil, fmt.Errorf("wait %d: %w", s.waits[i].ID, err)
+		w := &s.waits[i]
+		restore := func() error { return f.restoreKey(&w.Request) }
+		if w.Via == lockspace.ViaOpen {
+			restore = func() error { return f.restoreOpening(w) }
+		}
+		if err := restore(); err != nil {
+			return nil, fmt.Errorf("wait %d: %w", w.ID, err)
 		}
 	}
 	f.table = lockspace.Restore(f.environment(o), holds, s.waits, s.graces)
@@ -397,7 +403,8 @@ func put[K comparable, V any](m map[K]V, k K, v V) bool {
 }
 
 // restoreKey fills in what records of requests leave out: the key, which is
-// that of the node. A hold by name has its own, and no open file.
+// that of the node. A hold by name has its own, and no open file. See
+// restoreOpening for who has no open file yet.
 func (f *FS) restoreKey(r *lockspace.Request) error {
 	if r.ByName {
 		if e := f.entry(r.Key); e == nil || e.File != r.Party.File {

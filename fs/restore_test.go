@@ -179,6 +179,7 @@ func FuzzLoad(f *testing.F) {
 	s.call(opGetattr, 1, zeros(16))
 	more := fs.NewRecords(records, new(fs.Saved))
 	more.PutHold(byName("z", lockspace.ViaMkdir))
+	more.PutWait(openWait("y", b.node, 9))
 	more.PutGrace(&lockspace.Grace{ID: 1, Key: lockspace.Key{Dir: 1, Name: "g"}, Until: 1 << 40})
 	var keys [][2]uint64
 	for k, data := range records {

@@ -21,6 +21,8 @@ import (
 // none ends. A file that nobody holds by its name may be removed by its owner, the
 // directory's, and root.
 //
+// Where open(2) takes the lock, nobody removes what an open file holds: EBUSY.
+//
 // Errors: EACCES without write permission on the directory, EPERM if a hold or
 // the file is another user's, ENOENT if there is nothing under the name, EISDIR.
 func (f *FS) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
@@ -38,7 +40,7 @@ func (f *FS) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Stat
 	if status := f.endHolds(in, at); status != fuse.OK {
 		return status
 	}
-	if e != nil {
+	if e != nil && !f.passedOn(at) {
 		f.removeEntry(e)
 	}
 	return fuse.OK
@@ -52,7 +54,7 @@ func mayRemove(in *fuse.InHeader, dir *node, x *file) bool {
 }
 
 // endHolds ends what is held of a name that is being removed, if checkEnd says
-// so. The status is OK, EPERM, or Parked for a detour; nothing is changed then.
+// so. The status is OK, EPERM, EBUSY, or Parked for a detour; nothing is changed then.
 func (f *FS) endHolds(in *fuse.InHeader, at place) fuse.Status {
 	status := f.checkEnd(in, at)
 	if status == fuse.OK {
@@ -94,8 +96,11 @@ func (f *FS) checkEnd(in *fuse.InHeader, at place) fuse.Status {
 	if e := f.entry(at.key); e != nil && !byName && !mayRemove(in, at.dir, e.file) {
 		return fuse.EPERM
 	}
-	if !byName && !byHandle {
+	switch {
+	case !byName && !byHandle:
 		return fuse.OK
+	case f.heldByOpenFile(at):
+		return fuse.EBUSY
 	}
 	p, ok := f.caller(in)
 	if !ok {

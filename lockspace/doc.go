@@ -51,6 +51,11 @@
 // asks for more is let past the waiters it keeps waiting. Across locks, who is
 // whom is known by fcntl owners and by open files only.
 //
+// Plain open(2) can take the lock too ([ViaOpen]): shared or exclusive, the whole
+// of it, for as long as the file is open, and it waits like flock(2). The user
+// gives the request the number that the open file will have; two opens are
+// strangers to each other, of one process too.
+//
 // A wait that is cancelled leaves its place behind for a grace time
 // ([ResumeGrace]): the kernel restarts the call of a process that was stopped
 // and continued, as a new request. An absent wait keeps nobody waiting.

@@ -10,7 +10,7 @@ import (
 // Whatever call takes a lock, it excludes every other call that would (design
 // 1.2): all pairs of idioms, both ways, by strangers.
 func TestExclusion(t *testing.T) {
-	idioms := []string{"excl", "flock s", "flock x", "posix s 0-", "posix x 0-", "ofd s 0-", "ofd x 0-"}
+	idioms := []string{"excl", "flock s", "flock x", "open s", "open x", "posix s 0-", "posix x 0-", "ofd s 0-", "ofd x 0-"}
 	shared := func(idiom string) bool { return strings.Contains(idiom, " s") }
 	for _, first := range idioms {
 		for _, then := range idioms {
@@ -105,6 +105,32 @@ func TestOneParty(t *testing.T) {
 			a ofd x 0-9    -> got
 			a' try ofd s 5-5 -> held
 			a' ofd x 10-19 -> got`,
+		"two opens of a process exclude each other": `
+			a open x       -> got
+			a' try open s  -> held
+			a' open x      -> waits
+			a close        -> -a +a'`,
+		"open and flock through two handles, too": `
+			a open x       -> got
+			a' try flock s -> held`,
+		"open, and flock and fcntl through the same handle": `
+			a open x       -> got
+			a flock x      -> got
+			a posix x 0-9  -> got
+			a ofd x 20-    -> got
+			= a x, a x, a x 0-9, a x 20-`,
+		"a process, fcntl after open": `
+			a open x       -> got
+			a' posix x 0-9 -> got
+			b try posix x 0-0 -> held`,
+		"a process, open after fcntl": `
+			a posix x 0-9  -> got
+			a' open x      -> got
+			b try open s   -> held`,
+		"a process, open after the link that it made": `
+			a link         -> got
+			a open x       -> got
+			b try open s   -> held`,
 		"posix and OFD of a process exclude each other": `
 			a posix x 0-9  -> got
 			a' try ofd s 5-5 -> held`,

@@ -253,7 +253,7 @@ func nameStep(t *testing.T, w *world, b [4]byte, r *Request) {
 // fuzzRequest reads a request: three bits of the second byte for the handle,
 // three for the process, two for the idiom, and one byte each for the first
 // and the last byte of the range; with 15 it goes to the end. Who makes a name
-// has no range, but a way to make it.
+// has no range, but a way to make it; flock has none, and may be open.
 func fuzzRequest(b [4]byte) Request {
 	handle := uint64(b[1]&7) + 1
 	p := Process{Pid: uint32(b[1] >> 3 & 7 % 5), Started: 1}
@@ -270,7 +270,9 @@ func fuzzRequest(b [4]byte) Request {
 	}
 	switch b[1] >> 6 {
 	case 0:
-		r.Via = ViaFlock
+		if r.Via = ViaFlock; b[2]&1 != 0 {
+			r.Via = ViaOpen
+		}
 	case 1:
 		switch b[2] & 3 {
 		case 0:

@@ -23,7 +23,8 @@ func TestModel(t *testing.T) {
 		"posix and ofd":   {"posix", "ofd"},
 		"flock":           {"flock"},
 		"posix and flock": {"posix", "flock"},
-		"all":             {"posix", "ofd", "flock", "flock", "excl", "named", "link", "mkdir"},
+		"posix and open":  {"posix", "open"},
+		"all":             {"posix", "ofd", "flock", "flock", "open", "excl", "named", "link", "mkdir"},
 	} {
 		t.Run(name, func(t *testing.T) { checkModel(t, idioms) })
 	}
@@ -155,6 +156,8 @@ func (m *machine) request() Request {
 		m.world.procs.class[r.Thread] = ClassOFD
 	case "flock":
 		r.Via = ViaFlock
+	case "open":
+		r.Via = ViaOpen
 	case "excl":
 		r.Via, r.Mode = ViaExcl, Exclusive
 	case "named":

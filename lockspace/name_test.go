@@ -264,12 +264,12 @@ func TestEndHold(t *testing.T) {
 // is not believed.
 func TestRequestsAreCompleted(t *testing.T) {
 	w := newWorld(t)
-	for i, via := range []Via{ViaExcl, ViaLink, ViaSymlink, ViaMkdir, ViaRename, ViaFlock} {
+	for i, via := range []Via{ViaExcl, ViaLink, ViaSymlink, ViaMkdir, ViaRename, ViaFlock, ViaOpen} {
 		key := Key{1, via.String()}
-		r := Request{Key: key, Via: via, Range: Whole, Party: Party{Handle: uint64(i + 1)}, ByName: via == ViaFlock}
+		r := Request{Key: key, Via: via, Range: Whole, Party: Party{Handle: uint64(i + 1)}, ByName: via == ViaFlock || via == ViaOpen}
 		wantErr(t, key.Name, w.Try(r), nil)
 		for h := range w.table.Holds(key) {
-			made := via != ViaFlock
+			made := via != ViaFlock && via != ViaOpen
 			if (h.Mode == Exclusive) != made || h.ByName != (made && via != ViaExcl) || !h.Valid(false) || h.Valid(true) == made {
 				t.Errorf("%v: %v", via, *h)
 			}
@@ -284,7 +284,9 @@ func TestRequestsAreCompleted(t *testing.T) {
 		{Via: ViaFlock, Range: Whole, ByName: true},
 		{Via: ViaFcntl, Range: Range{0, 9}, ByName: true},
 		{Via: ViaFcntl, Range: Range{9, 0}},
-		{Via: ViaRename + 1, Mode: Exclusive, Range: Whole},
+		{Via: ViaOpen, Range: Range{0, 9}},
+		{Via: ViaOpen, Range: Whole, ByName: true},
+		{Via: ViaOpen + 1, Mode: Exclusive, Range: Whole},
 		{Via: ViaFlock, Mode: Exclusive + 1, Range: Whole},
 	} {
 		if r.Valid(false) || r.Valid(true) {

@@ -17,7 +17,7 @@ func (t *Table) conflicts(a *Request, aSince Instant, b *Request) (yes, known bo
 // later request b come from one party, which never excludes itself:
 //
 //   - two fcntl requests: the same lock owner ([sameOwner]);
-//   - two others (flock, O_EXCL): the same open file;
+//   - two others (flock, O_EXCL, open): the same open file;
 //   - one of each: the same open file or the same process, so that a program
 //     that takes both kinds on its own file does not block itself;
 //   - one that made the name without an open file (link, symlink, mkdir,

@@ -115,11 +115,22 @@ func (t *Table) Cancel(id WaitID) bool {
 // resumable returns the absent wait whose place r takes over: the same call
 // by the same party, restarted; of several, the first in the queue. nil if
 // there is none.
+//
+// An open(2) that is made again has another open file to come. It is the same
+// call if the same thread makes it.
 func (t *Table) resumable(l *lock, r *Request) (back *wait) {
 	if l.absent == 0 {
 		return nil
 	}
 	now := t.clock.Now().Boot
+	if r.Via == ViaOpen {
+		for w := l.first; w != nil; w = w.next {
+			if w.isAbsent() && now < w.AbsentUntil && w.reopens(r) {
+				return w
+			}
+		}
+		return nil
+	}
 	for _, w := range t.waitsByHandle[r.Party.Handle] {
 		if w.isAbsent() && now < w.AbsentUntil && w.Key == r.Key && w.Via == r.Via &&
 			w.Mode == r.Mode && w.Range == r.Range && w.Party.Owner == r.Party.Owner &&
@@ -128,6 +139,12 @@ func (t *Table) resumable(l *lock, r *Request) (back *wait) {
 		}
 	}
 	return back
+}
+
+// reopens reports whether r is the open(2) that waited in w, made again.
+func (w *wait) reopens(r *Request) bool {
+	return w.Via == ViaOpen && w.Mode == r.Mode && r.Thread != 0 && w.Thread == r.Thread &&
+		w.Party.Taker.Pid == r.Party.Taker.Pid
 }
 
 // giveUp drops the wait that a refers to, if it is still absent since then.

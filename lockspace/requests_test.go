@@ -169,8 +169,13 @@ func (m *machine) place(l *modelLock, r *Request) (place uint64, before int) {
 // resumed returns the index of the place that r comes back to, or -1.
 func (m *machine) resumed(l *modelLock, r *Request) int {
 	return slices.IndexFunc(l.queue, func(s *standing) bool {
-		return m.world.clock.now.Boot < s.until && s.r.Via == r.Via && s.r.Mode == r.Mode && s.r.Range == r.Range &&
-			s.r.Party.Handle == r.Party.Handle && s.r.Party.Owner == r.Party.Owner
+		if m.world.clock.now.Boot >= s.until || s.r.Via != r.Via || s.r.Mode != r.Mode || s.r.Range != r.Range {
+			return false
+		}
+		if r.Via == ViaOpen { // the file that is to be opened is another one
+			return s.r.Thread == r.Thread && s.r.Party.Taker.Pid == r.Party.Taker.Pid
+		}
+		return s.r.Party.Handle == r.Party.Handle && s.r.Party.Owner == r.Party.Owner
 	})
 }
 

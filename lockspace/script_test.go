@@ -23,7 +23,7 @@ import (
 //	a b c ...          processes, each with an open file of its own on each lock
 //	a'                 the same process through a second open file
 //	c@a                process c through a's open file (inherited)
-//	[try] excl, flock s|x, posix s|x RANGE, ofd s|x RANGE
+//	[try] excl, flock s|x, open s|x, posix s|x RANGE, ofd s|x RANGE
 //	                   take; RANGE is first-last, "4-" goes to the end
 //	link, symlink, mkdir, rename, named
 //	                   make the name, which owns the hold; "named" is an O_EXCL
@@ -284,6 +284,8 @@ func (s *script) parse(t *testing.T, key Key, p Party, words []string) Request {
 		s.names[[2]uint64{0, uint64(p.Taker.Pid)}] = s.name(&Request{Party: p})
 	case "flock":
 		r.Via = ViaFlock
+	case "open":
+		r.Via = ViaOpen
 	case "posix":
 		r.Via, r.Party.Owner = ViaFcntl, 1000+uint64(p.Taker.Pid)
 	case "ofd":

@@ -39,10 +39,11 @@ const (
 	ViaSymlink            // symlink(2), likewise
 	ViaMkdir              // mkdir(2), likewise
 	ViaRename             // renameat2(2) with RENAME_NOREPLACE, likewise
+	ViaOpen               // open(2) itself, in a lockspace where it takes the lock
 )
 
 // String returns the word that holder records show: "excl", "flock", "fcntl",
-// "link", "symlink", "mkdir", "rename".
+// "link", "symlink", "mkdir", "rename", "open".
 func (v Via) String() string {
 	switch v {
 	case ViaExcl:
@@ -59,6 +60,8 @@ func (v Via) String() string {
 		return "mkdir"
 	case ViaRename:
 		return "rename"
+	case ViaOpen:
+		return "open"
 	}
 	return fmt.Sprintf("via(%d)", uint8(v))
 }
@@ -122,7 +125,8 @@ type Request struct {
 	Mode  Mode
 	// ByName: the hold is owned by the existence of the name, and no close of
 	// a file ends it. Always so for ViaLink, ViaSymlink, ViaMkdir and
-	// ViaRename, by choice for ViaExcl, never for others.
+	// ViaRename, by choice for ViaExcl, never for others (ViaOpen holds by the
+	// open file that it makes).
 	ByName bool
 	// Thread is the calling thread's id, with which [Processes] can find out
 	// what the thread waits in. 0 if unknown.
@@ -137,7 +141,7 @@ type Request struct {
 // who reads records that may be damaged.
 func (r *Request) Valid(waits bool) bool {
 	switch {
-	case r.Via > ViaRename || r.Mode > Exclusive || !r.Range.Valid():
+	case r.Via > ViaOpen || r.Mode > Exclusive || !r.Range.Valid():
 		return false
 	case r.Via.makes():
 		return !waits && r.Mode == Exclusive && r.Range == Whole && (r.ByName || r.Via == ViaExcl)

@@ -45,6 +45,18 @@ func TestCancelAndResume(t *testing.T) {
 			= a x | b~ c b
 			expire         ->
 			= a x | c b`,
+		"an open that is made again has another file, and the same thread": `
+			a open x       -> got
+			b open x       -> waits
+			c open x       -> waits
+			b interrupted  ->
+			= a x | b~ c
+			b' open s      -> waits      # it asks for something else
+			= a x | b~ c b'
+			d open x       -> waits      # somebody else
+			b'' open x     -> waits
+			= a x | b'' c b' d
+			a close        -> -a +b''`,
 		"it keeps nobody waiting": `
 			a flock s      -> got
 			b flock x      -> waits

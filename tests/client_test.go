@@ -205,6 +205,9 @@ func (p *Pending) MustBlock(t testing.TB) {
 	}
 }
 
+// Number returns what the call returned, such as a descriptor, after Wait.
+func (p *Pending) Number() int { return p.answer.N }
+
 // Wait waits for the call to return and returns its error: nil, a
 // syscall.Errno, or errGone. A call that takes longer than [answerLimit] fails
 // the test.

@@ -235,6 +235,23 @@ func (c *Client) Poll(fd, events int) (ready int, err error) {
 	return a.N, err
 }
 
+// StartPoll calls poll(2), which returns when one of events is ready, or after
+// some milliseconds; see [Pending.Number].
+func (c *Client) StartPoll(fd, events, ms int) *Pending {
+	return c.start(request{Op: "poll", FD: fd, Flags: events, N: ms})
+}
+
+// StartEpoll is StartPoll by epoll_wait(2).
+func (c *Client) StartEpoll(fd, events, ms int) *Pending {
+	return c.start(request{Op: "epoll", FD: fd, Flags: events, N: ms})
+}
+
+// StartOSAwait waits as a Go program does until what TryOSOpen opened is ready
+// for reading.
+func (c *Client) StartOSAwait(fd int) *Pending {
+	return c.start(request{Op: "osawait", FD: fd})
+}
+
 // MmapShared maps the first page with MAP_SHARED, and unmaps it if that works.
 func (c *Client) MmapShared(fd int) error {
 	c.t.Helper()

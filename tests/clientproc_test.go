@@ -156,8 +156,14 @@ func serveRequest(r *request, a *answer) (err error) {
 		a.N = int(st.Files)
 	case "poll":
 		fds := []unix.PollFd{{Fd: int32(r.FD), Events: int16(r.Flags)}}
-		_, err = unix.Poll(fds, 0)
+		for again := true; again; again = err == unix.EINTR { // the runtime's own signals
+			_, err = unix.Poll(fds, r.N)
+		}
 		a.N = int(fds[0].Revents)
+	case "epoll":
+		a.N, err = epoll(r.FD, uint32(r.Flags), r.N)
+	case "osawait":
+		err = osAwait(r.FD)
 	case "mmap_shared":
 		var mem []byte
 		if mem, err = unix.Mmap(r.FD, 0, 4096, unix.PROT_READ, unix.MAP_SHARED); err == nil {
@@ -186,6 +192,47 @@ func osOpen(path string, flags int, mode os.FileMode) (int, error) {
 	err = raw.Control(func(n uintptr) { fd = int(n) })
 	osOpened.Store(fd, f)
 	return fd, err
+}
+
+// osAwait waits as a Go program does until a file that was opened so is ready for
+// reading: in the runtime's poller, which is edge-triggered.
+func osAwait(fd int) error {
+	f, ok := osOpened.Load(fd)
+	if !ok {
+		return unix.EBADF
+	}
+	raw, err := f.(*os.File).SyscallConn()
+	if err != nil {
+		return err
+	}
+	var pollErr error
+	err = raw.Read(func(n uintptr) bool {
+		fds := []unix.PollFd{{Fd: int32(n), Events: unix.POLLIN}}
+		var ready int
+		ready, pollErr = unix.Poll(fds, 0)
+		return ready > 0 || pollErr != nil
+	})
+	return errors.Join(err, pollErr)
+}
+
+// epoll returns which of events epoll(7) reports of a file within some
+// milliseconds.
+func epoll(fd int, events uint32, ms int) (int, error) {
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(ep)
+	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events}); err != nil {
+		return 0, err
+	}
+	got := make([]unix.EpollEvent, 1)
+	for {
+		_, err = unix.EpollWait(ep, got, ms)
+		if err != unix.EINTR { // the runtime's own signals
+			return int(got[0].Events), err
+		}
+	}
 }
 
 func osClose(fd int) error {

@@ -51,16 +51,21 @@ func TestEveryStepOfEveryRequest(t *testing.T) {
 // there were, and how many workers died.
 func everyStep(t *testing.T, m *Mount, p *crashPlan, k *kind, number int) (cases, deaths int) {
 	t.Helper()
-	s := newScene(t, m, p)
+	return everyStepIn(t, newScene(t, m, p), k, number)
+}
+
+// everyStepIn is everyStep in a scene.
+func everyStepIn(t *testing.T, s *scene, k *kind, number int) (cases, deaths int) {
+	t.Helper()
 	begin := func() {
 		cases++
 		s.name = fmt.Sprintf("lock%d.%d", number, cases)
-		s.path = m.Path(s.name)
+		s.path = s.m.Path(s.name)
 	}
 	for _, plan := range k.plans(k.opcode, number, stressFactor(t) > 1) {
 		begin()
 		s.run(k, plan, true)
-		deaths += p.met()
+		deaths += s.plan.met()
 		if t.Failed() {
 			return cases, deaths
 		}

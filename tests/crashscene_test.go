@@ -25,6 +25,8 @@ type scene struct {
 	name, path string
 	// a mostly holds, b wants, c comes after; look looks on.
 	a, b, c, look *Client
+	// byOpen: on this mount to open the lock is to take it.
+	byOpen bool
 	// token is the highest that was seen.
 	token uint64
 
@@ -223,6 +225,9 @@ func (s *scene) leave() {
 		}
 	}
 	s.wait, s.wait2 = nil, nil
+	if s.byOpen {
+		s.removed()
+	}
 	if names := s.look.Readdir(s.m.Dir); len(names) > 0 {
 		s.errorf("%q are still held", names)
 	}
@@ -235,6 +240,10 @@ func (s *scene) leave() {
 // ordinary has two clients take a lock one after the other.
 func (s *scene) ordinary(path string) {
 	s.t.Helper()
+	if s.byOpen {
+		s.ordinaryOpen(path)
+		return
+	}
 	fd, err := s.c.TryOpen(path, takeFlags)
 	s.want("an ordinary take", err, nil)
 	_, err = s.b.TryOpen(path, takeFlags)

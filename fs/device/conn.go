@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Parked is the status of a request that is answered later, by [Conn.Answer],
-// or carried out again, by [Conn.Detour]. It is no errno.
+// Parked is the status of a request that is answered later, by [Conn.Answer] or
+// [Conn.AnswerOpen], or carried out again, by [Conn.Detour]. It is no errno.
 const Parked = fuse.Status(1 << 20)
 
 // Root is the number of the root node in the requests that the filesystem
@@ -34,8 +34,10 @@ type Filesystem interface {
 	fuse.RawFileSystem
 	// Interrupt ends the wait of a parked request, if it is one.
 	Interrupt(unique uint64)
-	// Poll returns which of events (poll(2)) are ready on an open file.
-	Poll(handle uint64, events uint32) uint32
+	// Poll returns which of events (poll(2)) are ready on an open file. With
+	// notify, somebody sleeps until another is, whom [Conn.NotifyPoll] of pollID
+	// wakes, now or at any time while the file is open.
+	Poll(handle, pollID uint64, events uint32, notify bool) uint32
 	// Recall is called before a request is carried out again, with what its
 	// detour found, nil if it did not come to its end, and the place; and with
 	// neither after.
@@ -240,6 +242,26 @@ func (c *Conn) Answer(unique uint64, errno syscall.Errno) {
 	c.answers = append(c.answers, b)
 }
 
+// AnswerOpen answers a parked OPEN when the step ends: handle is the number of
+// the open file, flags are those of its answer (FOPEN_...). Only within a step.
+func (c *Conn) AnswerOpen(unique, handle uint64, flags uint32) {
+	b := make([]byte, openReplySize)
+	putOpen(b, unique, handle, flags)
+	c.answers = append(c.answers, b)
+}
+
+// NotifyPoll wakes who sleeps in poll(2) on the open file that the kernel calls
+// pollID, to ask again, when the step ends. That there is no such file any more
+// is no error. Only within a step.
+//
+// The kernel takes it under locks of its own and sends nothing before it is back:
+// the reader may write it.
+func (c *Conn) NotifyPoll(pollID uint64) {
+	b := make([]byte, notifyPollSize)
+	putNotifyPoll(b, pollID)
+	c.answers = append(c.answers, b)
+}
+
 // Detour has look called outside of any step, and the request of the present
 // step carried out again with what it returned. The request's method returns
 // [Parked] and must not have changed anything that would be changed twice. place
@@ -406,7 +428,7 @@ func (c *Conn) poll(h header, in []byte) []byte {
 	if !ok {
 		return out[:putErrno(out, h.unique, unix.EINVAL)]
 	}
-	putPoll(out, h.unique, c.fs.Poll(p.handle, p.events))
+	putPoll(out, h.unique, c.fs.Poll(p.handle, p.pollID, p.events, p.notify))
 	return out
 }
 

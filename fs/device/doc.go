@@ -19,7 +19,7 @@
 // # Waiting
 //
 // A request that must wait is parked: the filesystem's method returns
-// [Parked], and some later step answers it by [Conn.Answer]. No goroutine
+// [Parked], and some later step answers it by [Conn.Answer] or [Conn.AnswerOpen]. No goroutine
 // waits with it.
 //
 // A request that needs to know something that may be slow to find out, such as
@@ -36,7 +36,9 @@
 // answered already, and there is nothing to say.
 //
 // POLL: go-fuse answers ENOSYS, which the kernel remembers for the life of the
-// mount.
+// mount. Who sleeps in poll(2) is woken by a notification ([Conn.NotifyPoll]), which
+// is one of the answers of a step: should the process die, it is repeated with
+// them, and wakes somebody once too often at worst.
 //
 // The root's node number: go-fuse treats one file name in node 1 specially.
 // The filesystem's root is [Root] instead, so that every name is just a name.

@@ -31,6 +31,14 @@ const (
 	headerOutSize = 16
 	pollInSize    = headerInSize + 24
 	pollReplySize = headerOutSize + 8
+	openReplySize = headerOutSize + 16
+
+	// A notification has no request's number, and a code where an answer has
+	// its errno.
+	notifyPoll     = 1
+	notifyPollSize = headerOutSize + 8
+	// pollScheduleNotify is FUSE_POLL_SCHEDULE_NOTIFY.
+	pollScheduleNotify = 1
 
 	// readBuffer is the size of the buffers that requests are read into: the
 	// kernel demands 8 KiB at least, and room for a WRITE.
@@ -97,9 +105,13 @@ func interruptTarget(in []byte) uint64 {
 	return native.Uint64(in[headerInSize:])
 }
 
-// pollIn is struct fuse_poll_in without what is not used yet.
+// pollIn is struct fuse_poll_in.
 type pollIn struct {
 	handle uint64
+	// pollID is the kernel's number for the open file, as notifications want it:
+	// the same in every POLL of it.
+	pollID uint64
+	notify bool
 	events uint32
 }
 
@@ -108,7 +120,12 @@ func parsePoll(in []byte) (pollIn, bool) {
 		return pollIn{}, false
 	}
 	body := in[headerInSize:]
-	return pollIn{handle: native.Uint64(body), events: native.Uint32(body[20:])}, true
+	return pollIn{
+		handle: native.Uint64(body),
+		pollID: native.Uint64(body[8:]),
+		notify: native.Uint32(body[16:])&pollScheduleNotify != 0,
+		events: native.Uint32(body[20:]),
+	}, true
 }
 
 // putErrno writes a reply without a body and returns its length.
@@ -125,6 +142,23 @@ func putPoll(out []byte, unique uint64, ready uint32) {
 	native.PutUint32(out, pollReplySize)
 	native.PutUint32(out[headerOutSize:], ready)
 	native.PutUint32(out[headerOutSize+4:], 0)
+}
+
+// putOpen writes the reply to an OPEN.
+func putOpen(out []byte, unique, handle uint64, flags uint32) {
+	putErrno(out, unique, 0)
+	native.PutUint32(out, openReplySize)
+	native.PutUint64(out[headerOutSize:], handle)
+	native.PutUint32(out[headerOutSize+8:], flags)
+	native.PutUint32(out[headerOutSize+12:], 0) // backing_id: none
+}
+
+// putNotifyPoll writes a notification that poll(2) may say something else now.
+func putNotifyPoll(out []byte, pollID uint64) {
+	native.PutUint32(out, notifyPollSize)
+	native.PutUint32(out[4:], notifyPoll)
+	native.PutUint64(out[8:], 0)
+	native.PutUint64(out[headerOutSize:], pollID)
 }
 
 // replyStatus returns the error field of a reply: 0 or a negative errno.
