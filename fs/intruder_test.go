@@ -15,11 +15,6 @@ import (
 // An ordinary user asks for whatever comes to his mind: alice's files stay what
 // they are, nobody reads those of mode 0600, and what she holds she holds.
 
-// Opcodes of names.
-const (
-	opReadlink = 5
-)
-
 const secret = "alice's secret"
 
 var (

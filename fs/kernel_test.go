@@ -46,6 +46,7 @@ const (
 	opForget     = 2
 	opGetattr    = 3
 	opSetattr    = 4
+	opReadlink   = 5
 	opSymlink    = 6
 	opMkdir      = 9
 	opUnlink     = 10
