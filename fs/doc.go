@@ -40,7 +40,8 @@
 //   - open(2) of a name that was held when it was looked up succeeds though the
 //     lock was given back meanwhile: an open file is not a hold.
 //   - write(2) is EBUSY while somebody else holds the lock; truncation then
-//     succeeds and does nothing, as tools open with O_TRUNC before they lock.
+//     succeeds and does nothing before the first write that may be, as tools
+//     open with O_TRUNC before they lock.
 //   - A body belongs to the hold of its writer and goes with it. What is
 //     written while nobody holds the lock stays if the same open file takes
 //     the lock next.

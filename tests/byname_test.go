@@ -25,7 +25,10 @@ var nameTakers = []string{
 	`python3 -c 'import os; os.open("lock", os.O_CREAT|os.O_EXCL)'`,
 }
 
-func mountByName(t testing.TB) *Mount { return mount(t, "--policy", "hold=name") }
+// holdByName is the policy of such lockspaces.
+const holdByName = "hold=name"
+
+func mountByName(t testing.TB) *Mount { return mount(t, "--policy", holdByName) }
 
 // Whatever makes the name excludes whatever else would, until the name is gone.
 func TestNamesThatHoldExcludeEverything(t *testing.T) {

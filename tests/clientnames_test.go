@@ -22,6 +22,13 @@ func (c *Client) Name(call string, number int, paths ...string) error {
 	return c.err(r)
 }
 
+// Readlink returns the text of a symbolic link.
+func (c *Client) Readlink(path string) (string, error) {
+	c.t.Helper()
+	a, err := c.call(request{Op: "readlink", Path: []byte(path)})
+	return string(a.Data), err
+}
+
 func serveNameRequest(r *request) error {
 	path, second := string(r.Path), string(r.Data)
 	switch r.Op {

@@ -123,6 +123,10 @@ func serveRequest(r *request, a *answer) (err error) {
 		err = unix.Truncate(path, r.Off)
 	case "fsync":
 		err = unix.Fsync(r.FD)
+	case "readlink":
+		text := make([]byte, unix.PathMax)
+		a.N, err = unix.Readlink(path, text)
+		a.Data = text[:max(a.N, 0)]
 	case "unlink":
 		err = unix.Unlink(path)
 	case "access":

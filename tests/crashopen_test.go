@@ -34,11 +34,11 @@ var openKinds = []kind{
 		call: func(s *scene) { s.fd = s.open(s.a, openFlags) }, check: (*scene).opensExclude,
 	},
 	{
-		name: "OPEN, granted", opcode: opOpen, course: plain, setup: named,
+		name: "OPEN, granted", opcode: opOpen, course: plain, setup: aName,
 		call: func(s *scene) { s.fd = s.open(s.a, unix.O_RDWR) }, check: (*scene).opensExclude,
 	},
 	{
-		name: "OPEN, granted to a thread", opcode: opOpen, course: looking, setup: named,
+		name: "OPEN, granted to a thread", opcode: opOpen, course: looking, setup: aName,
 		call:  byThread(func(s *scene) { s.fd = s.open(s.a, unix.O_RDWR) }),
 		check: (*scene).opensExclude,
 	},
@@ -135,8 +135,8 @@ var openKinds = []kind{
 	},
 }
 
-// named: there is the name, and nobody holds it.
-func named(s *scene) { s.shut(s.a, s.open(s.a, openFlags)) }
+// aName: there is the name, and nobody holds it.
+func aName(s *scene) { s.shut(s.a, s.open(s.a, openFlags)) }
 
 // opened: a holds the lock; fd.
 func opened(s *scene) { s.fd = s.open(s.a, openFlags) }

@@ -22,7 +22,13 @@ const (
 	opForget      = 2
 	opGetattr     = 3
 	opSetattr     = 4
+	opReadlink    = 5
+	opSymlink     = 6
+	opMkdir       = 9
 	opUnlink      = 10
+	opRmdir       = 11
+	opRename      = 12
+	opLink        = 13
 	opOpen        = 14
 	opRead        = 15
 	opWrite       = 16
@@ -42,6 +48,7 @@ const (
 	opInterrupt   = 36
 	opPoll        = 40
 	opBatchForget = 42
+	opRename2     = 45
 )
 
 // death is where a worker dies: at a step about a request with an opcode (0:
@@ -144,18 +151,18 @@ func (p *crashPlan) await(n int) bool {
 }
 
 // crashMount is mount whose workers die as planned.
-func crashMount(t testing.TB) (*Mount, *crashPlan) {
+func crashMount(t testing.TB, flags ...string) (*Mount, *crashPlan) {
 	t.Helper()
 	p := newCrashPlan(t)
-	return crashMountWith(t, p), p
+	return crashMountWith(t, p, flags...), p
 }
 
-func crashMountWith(t testing.TB, p *crashPlan) *Mount {
+func crashMountWith(t testing.TB, p *crashPlan, flags ...string) *Mount {
 	t.Helper()
 	needRoot(t)
 	m := newMount(t)
 	m.program, m.env = program(t, crashDaemon), []string{"LOCKFS_CRASHPOINTS=" + p.file}
-	m.mount(nil)
+	m.mount(flags)
 	return m
 }
 

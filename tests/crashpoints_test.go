@@ -24,7 +24,11 @@ import (
 // kindsPerMount is how many kinds of requests share a mount.
 const kindsPerMount = 6
 
-func TestEveryStepOfEveryRequest(t *testing.T) {
+func TestEveryStepOfEveryRequest(t *testing.T) { everyStepOfAll(t, kinds) }
+
+// everyStepOfAll plays all the cases of some kinds of requests, on mounts with
+// some flags.
+func everyStepOfAll(t *testing.T, kinds []kind, flags ...string) {
 	start := time.Now()
 	var cases, deaths atomic.Int64
 	t.Run("mounts", func(t *testing.T) {
@@ -32,7 +36,7 @@ func TestEveryStepOfEveryRequest(t *testing.T) {
 			to := min(from+kindsPerMount, len(kinds))
 			t.Run(fmt.Sprintf("%d to %d", from, to-1), func(t *testing.T) {
 				t.Parallel()
-				m, p := crashMount(t)
+				m, p := crashMount(t, flags...)
 				m.Deadline(time.Duration(stressFactor(t)) * 5 * time.Minute)
 				for i := from; i < to; i++ {
 					t.Run(kinds[i].name, func(t *testing.T) {

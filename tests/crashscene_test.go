@@ -23,6 +23,8 @@ type scene struct {
 	what string // the case, for messages
 
 	name, path string
+	// byName: the mount's names hold. Who takes one gives it back by unlink.
+	byName bool
 	// a mostly holds, b wants, c comes after; look looks on.
 	a, b, c, look *Client
 	// byOpen: on this mount to open the lock is to take it.
@@ -32,6 +34,7 @@ type scene struct {
 
 	// What a kind of request keeps between its functions.
 	fd, fd2     int
+	alice       *Client
 	wait, wait2 *Pending
 	prog        *background
 
@@ -45,7 +48,7 @@ type openFile struct {
 
 func newScene(t testing.TB, m *Mount, p *crashPlan) *scene {
 	t.Helper()
-	s := &scene{t: t, m: m, plan: p}
+	s := &scene{t: t, m: m, plan: p, byName: slices.Contains(m.argv, holdByName)}
 	for _, c := range []**Client{&s.a, &s.b, &s.c, &s.look} {
 		*c = newClient(t)
 		(*c).onMain = true
@@ -228,6 +231,7 @@ func (s *scene) leave() {
 	if s.byOpen {
 		s.removed()
 	}
+	s.removeAll()
 	if names := s.look.Readdir(s.m.Dir); len(names) > 0 {
 		s.errorf("%q are still held", names)
 	}
@@ -248,14 +252,16 @@ func (s *scene) ordinary(path string) {
 	s.want("an ordinary take", err, nil)
 	_, err = s.b.TryOpen(path, takeFlags)
 	s.want("a take of what is held", err, unix.EEXIST)
-	if r := s.record(path); r["pid"] != strconv.Itoa(s.c.Pid()) {
+	if s.byName {
+		s.heldBy(path, s.c)
+	} else if r := s.record(path); r["pid"] != strconv.Itoa(s.c.Pid()) {
 		s.errorf("after an ordinary take the holder is %v, want %d", r, s.c.Pid())
 	} else {
 		s.seeToken(r, true)
 	}
-	s.want("an ordinary release", s.c.Close(fd), nil)
+	s.want("an ordinary release", s.giveBack(s.c, path, fd), nil)
 	if fd, err = s.b.TryOpen(path, takeFlags); err == nil {
-		err = s.b.Close(fd)
+		err = s.giveBack(s.b, path, fd)
 	}
 	s.want("the next take", err, nil)
 }

@@ -75,7 +75,7 @@ function("fallocate", lambda fd, mode, at, n: checked(libc.fallocate(fd, mode, c
 function("eaccess", lambda path, mode: os.access(path, mode, effective_ids=True))
 function("writev", lambda fd, *parts: os.writev(fd, parts))
 AT_FDCWD, AT_SYMLINK_NOFOLLOW, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_EMPTY_PATH = -100, 0x100, 0x200, 0x400, 0x1000
-NOREPLACE, EXCHANGE, WHITEOUT = 1, 2, 4
+NOREPLACE, EXCHANGE = 1, 2
 function("renameat2", lambda old, new, flags: checked(
     libc.renameat2(AT_FDCWD, os.fsencode(old), AT_FDCWD, os.fsencode(new), flags)))
 function("linkat", lambda fd, old, new, flags: checked(

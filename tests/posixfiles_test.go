@@ -60,13 +60,16 @@ mkdir("d"); chown("d", 1, 1); stat("d")
 if os.getuid() == 0:
     os.chmod(".", 0o777)
     become(1); create("f", "hers", 0o640)
-    become(2); open("f", R); open("f", W); chmod("f", 0o666); chown("f", 2, 2); chown("f", -1, -1); truncate("f", 0); access("f", os.R_OK)
+    become(2); open("f", R); open("f", W); chmod("f", 0o666); chown("f", 2, 2); chown("f", -1, -1)
+    truncate("f", 0); access("f", os.R_OK)
     eaccess("f", os.R_OK); eaccess("f", os.W_OK)
     utimens("f", NOW, NOW); utimens("f", (1, 0), (1, 0)); utimens("f", OMIT, OMIT); utimens("f", NOW, OMIT)
     become(2, 1); open("f", R); open("f", W); eaccess("f", os.R_OK); eaccess("f", os.W_OK)
     become(2, 2, [1]); open("f", R); open("f", W); eaccess("f", os.R_OK)
-    become(1); chmod("f", 0o604); become(2); open("f", R); become(2, 1); open("f", R); become(2, 2, [1]); open("f", R)
-    become(1); chmod("f", 0o646); become(2); utimens("f", NOW, NOW); utimens("f", (1, 0), (1, 0)); utimens("f", NOW, OMIT)
+    become(1); chmod("f", 0o604); become(2); open("f", R); become(2, 1); open("f", R); become(2, 2, [1])
+    open("f", R)
+    become(1); chmod("f", 0o646); become(2); utimens("f", NOW, NOW); utimens("f", (1, 0), (1, 0))
+    utimens("f", NOW, OMIT)
     fd = open("f", R); utimens(fd, NOW, NOW); fchmod(fd, 0o600); fchown(fd, 2, 2); stat("f")
     fd = open("f", W); write(fd, b"bob's"); cat("f"); ftruncate(fd, 2); stat("f")
 stat(".")
@@ -75,7 +78,8 @@ stat(".")
 if os.getuid() == 0:
     os.chmod(".", 0o777)
     become(1, 1, [5, 6]); create("f")
-    chown("f", -1, 5); stat("f"); chown("f", 1, 6); stat("f"); chown("f", -1, 1); stat("f"); chown("f", -1, 7); stat("f")
+    chown("f", -1, 5); stat("f"); chown("f", 1, 6); stat("f"); chown("f", -1, 1); stat("f"); chown("f", -1, 7)
+    stat("f")
     fd = open("f"); fchown(fd, -1, 6); stat("f")
     become(2, 2, [5]); chown("f", -1, 5)
 stat(".")
@@ -86,8 +90,10 @@ if os.getuid() == 0:
     become(2); create("mine"); become(1); mkdir("d", 0o755); create("d/f", "text"); create("d/g")
     for mode in 0o755, 0o754, 0o751, 0o750, 0o700:
         become(1); chmod("d", mode); become(2)
-        listdir("d"); cat("d/f"); stat("d/f"); open("d/new"); open("d/f", CREAT | R); mkdir("d/sub"); symlink("x", "d/s")
-        link("mine", "d/l"); rename("d/f", "d/r"); rename("d/f", "r"); unlink("d/f"); rmdir("d/missing"); access("d", os.X_OK); eaccess("d", os.R_OK)
+        listdir("d"); cat("d/f"); stat("d/f"); open("d/new"); open("d/f", CREAT | R); mkdir("d/sub")
+        symlink("x", "d/s")
+        link("mine", "d/l"); rename("d/f", "d/r"); rename("d/f", "r"); unlink("d/f"); rmdir("d/missing")
+        access("d", os.X_OK); eaccess("d", os.R_OK)
         chdir("d"); open("x"); os.chdir(top); unlink("x"); open("d", R); open("d", PATH)
     become(1); chmod("d", 0o000); listdir("d"); open("d/x"); stat("d/f"); chdir("d")
     chmod("d", 0o500); listdir("d"); open("d/x"); unlink("d/g"); cat("d/f")
@@ -177,9 +183,11 @@ truncate("f", 4); cat("f"); stat("f")
 truncate("f", 8); cat("f"); stat("f")
 truncate("f", 0); cat("f"); stat("f")
 truncate("f", 4096); stat("f"); truncate("f", 1); cat("f")
-truncate("f", -1); truncate("missing", 0); truncate(".", 0); mkdir("d"); truncate("d", 0); truncate("d/", 0); truncate("f/", 0)
+truncate("f", -1); truncate("missing", 0); truncate(".", 0); mkdir("d"); truncate("d", 0); truncate("d/", 0)
+truncate("f/", 0)
 fd = open("f", R); ftruncate(fd, 0)
-fd = open("f", W); ftruncate(fd, 3); ftruncate(fd, -1); cat("f"); write(fd, b"abcdef"); ftruncate(fd, 3); write(fd, b"g"); cat("f"); stat("f")
+fd = open("f", W); ftruncate(fd, 3); ftruncate(fd, -1); cat("f"); write(fd, b"abcdef"); ftruncate(fd, 3)
+write(fd, b"g"); cat("f"); stat("f")
 open("f", W | TRUNC); stat("f")
 symlink("f", "s"); truncate("s", 2); stat("f"); open("s", W | TRUNC); stat("f")
 truncate("f", 4097); stat("f")
@@ -188,9 +196,11 @@ truncate("f", 4097); stat("f")
 		{`stat('f') = file 644 links=1 U:U size=4097 #1`, `stat('f') = file 644 links=1 U:U size=0 #1`, smallBodies},
 	}},
 	{name: "writing", text: `
-fd = open("f"); write(fd, b"0123456789"); lseek(fd, 0, 1); read(fd, 4); lseek(fd, 2, 0); write(fd, b"ab"); lseek(fd, 0, 1); cat("f")
+fd = open("f"); write(fd, b"0123456789"); lseek(fd, 0, 1); read(fd, 4); lseek(fd, 2, 0); write(fd, b"ab")
+lseek(fd, 0, 1); cat("f")
 pwrite(fd, b"XY", 12); lseek(fd, 0, 1); cat("f"); stat("f")
-lseek(fd, 0, 2); lseek(fd, 20, 0); write(fd, b"end"); cat("f"); lseek(fd, -1, 0); lseek(fd, -5, 2); read(fd, 10); read(fd, 10); pread(fd, 4, 2); pread(fd, 4, 100)
+lseek(fd, 0, 2); lseek(fd, 20, 0); write(fd, b"end"); cat("f"); lseek(fd, -1, 0); lseek(fd, -5, 2); read(fd, 10)
+read(fd, 10); pread(fd, 4, 2); pread(fd, 4, 100)
 writev(fd, b"one,", b"two,", b"three"); cat("f")
 lseek(fd, 0, 3); lseek(fd, 0, 4); lseek(fd, 100, 3)
 r = open("f", R); write(r, b"x"); w = open("f", W); read(w, 1); write(w, b"")
@@ -224,27 +234,38 @@ lseek(fd, 0, 0); write(fd, b"x" * 10000); stat("f")
 create("f", "text", 0o644)
 fd = open("f", RW); call("fstat", os.fstat, fd, told=described)
 unlink("f"); call("fstat", os.fstat, fd, told=described); stat("f"); cat("f"); listdir()
-read(fd, 10); write(fd, b", more"); pread(fd, 20, 0); ftruncate(fd, 6); pread(fd, 20, 0); fchmod(fd, 0o600); call("fstat", os.fstat, fd, told=described)
+read(fd, 10); write(fd, b", more"); pread(fd, 20, 0); ftruncate(fd, 6); pread(fd, 20, 0); fchmod(fd, 0o600)
+call("fstat", os.fstat, fd, told=described)
 fchown(fd, -1, -1); utimens(fd, (1, 1), (2, 2)); fsync(fd); lseek(fd, 0, 2)
 open("f"); stat("f"); cat("f"); pread(fd, 20, 0); call("fstat", os.fstat, fd, told=described)
 linkat(AT_FDCWD, "/proc/self/fd/%d" % fd, "again", AT_SYMLINK_FOLLOW); listdir()
 flock(fd, 6); lockf(fd, 6); close(fd); unlink("f"); listdir()
 `},
 	{name: "unlinked with another name", text: `
-create("f", "text"); link("f", "g"); fd = open("f", RW); unlink("f"); call("fstat", os.fstat, fd, told=described); stat("g")
-write(fd, b"TEXT"); cat("g"); ftruncate(fd, 2); cat("g"); fchmod(fd, 0o600); stat("g"); unlink("g"); pread(fd, 5, 0); call("fstat", os.fstat, fd, told=described)
+create("f", "text"); link("f", "g"); fd = open("f", RW); unlink("f")
+call("fstat", os.fstat, fd, told=described); stat("g")
+write(fd, b"TEXT"); cat("g"); ftruncate(fd, 2); cat("g"); fchmod(fd, 0o600); stat("g"); unlink("g")
+pread(fd, 5, 0); call("fstat", os.fstat, fd, told=described)
 `},
 	{name: "a descriptor of a name only", text: `
-create("f", "text"); fd = open("f", PATH); read(fd, 1); write(fd, b"x"); fchmod(fd, 0); ftruncate(fd, 0); fsync(fd); call("fstat", os.fstat, fd, told=described)
-flock(fd, 5); linkat(fd, "", "g", AT_EMPTY_PATH); linkat(AT_FDCWD, "/proc/self/fd/%d" % fd, "h", AT_SYMLINK_FOLLOW); stat("f")
-open("/proc/self/fd/%d" % fd, RW); chmod("/proc/self/fd/%d" % fd, 0o600); stat("f"); unlink("f"); call("fstat", os.fstat, fd, told=described); dup(fd); close(fd)
+create("f", "text"); fd = open("f", PATH); read(fd, 1); write(fd, b"x"); fchmod(fd, 0); ftruncate(fd, 0)
+fsync(fd); call("fstat", os.fstat, fd, told=described)
+flock(fd, 5); linkat(fd, "", "g", AT_EMPTY_PATH)
+linkat(AT_FDCWD, "/proc/self/fd/%d" % fd, "h", AT_SYMLINK_FOLLOW); stat("f")
+open("/proc/self/fd/%d" % fd, RW); chmod("/proc/self/fd/%d" % fd, 0o600); stat("f"); unlink("f")
+call("fstat", os.fstat, fd, told=described); dup(fd); close(fd)
 d = open(".", PATH | DIRECTORY); open("f", PATH | DIRECTORY); open("missing", PATH); open("missing", PATH | CREAT)
-symlink("h", "s"); s = open("s", PATH | NOFOLLOW); call("fstat", os.fstat, s, told=described); call("readlink", lambda: os.readlink("", dir_fd=s)); open("s", PATH); fchown(s, 0, 0)
+symlink("h", "s"); s = open("s", PATH | NOFOLLOW); call("fstat", os.fstat, s, told=described)
+call("readlink", lambda: os.readlink("", dir_fd=s)); open("s", PATH); fchown(s, 0, 0)
 `},
 	{name: "opening", text: `
-open("missing", R); open("missing", W | TRUNC); open("missing/f"); open("f", CREAT | EXCL | RW); open("f", CREAT | EXCL | RW); open("f", EXCL | RW); open("f/g"); open("f/g", R)
-mkdir("d"); open("d", R); open("d", W); open("d", RW); open("d", CREAT | R); open("d", CREAT | W); open("d", CREAT | EXCL | R); open("d", R | TRUNC); open("d", R | DIRECTORY); open("d", CREAT | DIRECTORY | R)
-open("f", DIRECTORY | R); open("f", NOFOLLOW | R); open("f", R | os.O_NONBLOCK | os.O_SYNC | os.O_NOCTTY | os.O_CLOEXEC); open("f", W | os.O_DSYNC); open("f", R | os.O_NOATIME); open("", CREAT | RW); open(".", CREAT | R); open("..", CREAT | RW)
+open("missing", R); open("missing", W | TRUNC); open("missing/f"); open("f", CREAT | EXCL | RW)
+open("f", CREAT | EXCL | RW); open("f", EXCL | RW); open("f/g"); open("f/g", R)
+mkdir("d"); open("d", R); open("d", W); open("d", RW); open("d", CREAT | R); open("d", CREAT | W)
+open("d", CREAT | EXCL | R); open("d", R | TRUNC); open("d", R | DIRECTORY); open("d", CREAT | DIRECTORY | R)
+open("f", DIRECTORY | R); open("f", NOFOLLOW | R)
+open("f", R | os.O_NONBLOCK | os.O_SYNC | os.O_NOCTTY | os.O_CLOEXEC); open("f", W | os.O_DSYNC)
+open("f", R | os.O_NOATIME); open("", CREAT | RW); open(".", CREAT | R); open("..", CREAT | RW)
 open("d/.", R); open("d/..", R | DIRECTORY); open("d/../f", R); open("f/..", R); open("f/.", R)
 `},
 	{name: "files without a name", text: `
@@ -255,14 +276,18 @@ open(".", TMPFILE | RW); open(".", TMPFILE | R); open("missing", TMPFILE | RW)
 	{name: "who runs files", text: `
 create("f", "#!/bin/sh\nexit 3\n", 0o755)
 call("run", lambda: os.waitstatus_to_exitcode(os.system("./f")))
-chmod("f", 0o644); access("f", os.X_OK); call("execv", os.execv, "./f", ["f"]); chmod("f", 0o645); access("f", os.X_OK); eaccess("f", os.X_OK)
+chmod("f", 0o644); access("f", os.X_OK); call("execv", os.execv, "./f", ["f"]); chmod("f", 0o645)
+access("f", os.X_OK); eaccess("f", os.X_OK)
 call("run", lambda: os.waitstatus_to_exitcode(os.system("./f 2>/dev/null")))
 `},
 	{name: "copying", text: `
 create("f", "0123456789"); a = open("f", R); b = open("g"); c = open("h")
 copy_file_range(a, b, 4); copy_file_range(a, b, 100); copy_file_range(a, b, 100); cat("g")
 lseek(a, 0, 0); sendfile(c, a, 0, 6); cat("h"); sendfile(c, a, 8, 6); cat("h")
-call("run", os.system, "cp f i && cp -p f j && cat f >k && cat <f >>k && dd if=f of=l bs=3 2>/dev/null && tac f >/dev/null && cmp f i && cmp f j && cmp f l && wc -c <k >m && sort f >n && cmp n m 2>&1 >/dev/null; mv i o && cat o >>o.2 && install -m 600 f p")
+call("run", os.system, """set -e
+cp f i; cp -p f j; cat f >k; cat <f >>k; dd if=f of=l bs=3 2>/dev/null; tac f >/dev/null
+cmp f i; cmp f j; cmp f l; [ $(wc -c <k) = 20 ]; mv i o; cat o >>o.2; install -m 600 f p
+""")
 stat("p"); stat("j"); entries()
 `},
 	{name: "locks of ordinary files", text: `
@@ -277,16 +302,17 @@ import socket
 call("bind", lambda: socket.socket(socket.AF_UNIX).bind("sock"))
 create("f", "text"); fd = open("f", RW)
 setxattr("f", "user.x", b"y"); getxattr("f", "user.x"); listxattr("f"); removexattr("f", "user.x")
-fallocate(fd, 0, 0, 100); fallocate(fd, 3, 0, 2); truncate("f", 0); posix_fallocate(fd, 0, 50); stat("f"); ftruncate(fd, 0); pwrite(fd, b"text", 0)
+fallocate(fd, 0, 0, 100); fallocate(fd, 3, 0, 2); truncate("f", 0); posix_fallocate(fd, 0, 50); stat("f")
+ftruncate(fd, 0); pwrite(fd, b"text", 0)
 call("mmap shared", lambda: mmap.mmap(fd, 4, mmap.MAP_SHARED)[:])
 call("mmap private", lambda: mmap.mmap(fd, 4, mmap.MAP_PRIVATE)[:])
 call("epoll", lambda: select.epoll().register(fd))
 call("poll", lambda: (lambda p: (p.register(fd), p.poll(0))[1][0][1])(select.poll()))
 call("select", lambda: [len(x) for x in select.select([fd], [fd], [fd], 0)])
-call("FIONREAD", lambda: fcntl.ioctl(fd, 0x541b, b"\0" * 4)); call("FICLONE", lambda: fcntl.ioctl(fd, 0x40049409, fd)); call("TCGETS", lambda: fcntl.ioctl(fd, 0x5401, b"\0" * 60))
-call("FS_IOC_GETFLAGS", lambda: fcntl.ioctl(fd, 0x80086601, b"\0" * 8) and 0); open("f", RW | os.O_DIRECT)
-create("l"); fd = open("l", RW); call("F_SETLEASE", lambda: fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)); call("F_GETLEASE", lambda: fcntl.fcntl(fd, fcntl.F_GETLEASE))
-`, differs: []difference{
+call("FIONREAD", lambda: fcntl.ioctl(fd, 0x541b, b"\0" * 4))
+call("FICLONE", lambda: fcntl.ioctl(fd, 0x40049409, fd))
+call("TCGETS", lambda: fcntl.ioctl(fd, 0x5401, b"\0" * 60))
+call("FS_IOC_GETFLAGS", lambda: fcntl.ioctl(fd, 0x80086601, b"\0" * 8) and 0)`, differs: []difference{
 		{`mkfifo('p') = None`, `mkfifo('p') = EPERM`, onlyLocks},
 		{`mknod('n', 4516) = None`, `mknod('n', 4516) = EPERM`, onlyLocks},
 		{`mknod('r', 33184) = None`, `mknod('r', 33184) = EPERM`, onlyLocks},
@@ -302,9 +328,11 @@ create("l"); fd = open("l", RW); call("F_SETLEASE", lambda: fcntl.fcntl(fd, fcnt
 		{`epoll() = EPERM`, `epoll() = None`, alwaysReady},
 	}},
 	{name: "what is held, by another program", text: `
-x = open("x", CREAT | EXCL | RW); cat("x"); stat("x"); write(x, b"mine"); cat("x"); call("run", os.system, "{ echo other >x; } 2>/dev/null"); cat("x")
+x = open("x", CREAT | EXCL | RW); cat("x"); stat("x"); write(x, b"mine"); cat("x")
+call("run", os.system, "{ echo other >x; } 2>/dev/null"); cat("x")
 y = open("y", CREAT | EXCL | RW); write(y, b"mine"); call("run", os.system, ": >y"); cat("y")
-z = open("z", CREAT | EXCL | RW); write(z, b"mine"); call("run", os.system, "{ echo , other >>z; } 2>/dev/null"); cat("z")
+z = open("z", CREAT | EXCL | RW); write(z, b"mine"); call("run", os.system, "{ echo , other >>z; } 2>/dev/null")
+cat("z")
 `, differs: []difference{
 		{`cat('x') = b''`, `cat('x') = own pid`, emptyIsRecord},
 		{`run('{ echo other >x; } 2>/dev/null') = 0`, `run('{ echo other >x; } 2>/dev/null') = 256`, othersHold},
@@ -316,8 +344,17 @@ z = open("z", CREAT | EXCL | RW); write(z, b"mine"); call("run", os.system, "{ e
 	{name: "what replaces a longer text is not followed by the rest of it", text: `
 call("run", os.system, "(set -C; echo 1234567 >l); echo 89 >l; cat l >copy"); cat("copy")
 call("run", os.system, "(set -C; echo 1234567 >k); exec 9>k; echo 8 >&9; echo 9 >&9; cat k >copy"); cat("copy")
-call("run", os.system, "exec 8>p; flock 8; echo 1234567 >&8; (exec 8>&- 9>p; : >ready; flock 9; echo 89 >&9) & until [ -e ready ]; do :; done; exec 8>&-; wait"); cat("p")
-call("run", os.system, "exec 8>q; flock 8; echo 1234567 >&8; (exec 8>&- 9<>q; perl -e 'open(my $f, \"+<&=\", 9); truncate($f, 0)'; : >set; flock 9; echo 89 >&9) & until [ -e set ]; do :; done; exec 8>&-; wait"); stat("q")
-call("run", os.system, "exec 8>r; flock 8; echo 1234567 >&8; (exec 8>&- 9>>r; : >open; flock 9; echo 89 >&9) & until [ -e open ]; do :; done; exec 8>&-; wait"); cat("r")
+call("run", os.system, """exec 8>p; flock 8; echo 1234567 >&8
+(exec 8>&- 9>p; : >open; flock 9; echo 89 >&9) &
+until [ -e open ]; do :; done; rm open; exec 8>&-; wait""")
+cat("p")
+call("run", os.system, """exec 8>q; flock 8; echo 1234567 >&8
+(exec 8>&- 9<>q; perl -e 'open(my $f, "+<&=", 9); truncate($f, 0)'; : >open; flock 9; echo 89 >&9) &
+until [ -e open ]; do :; done; rm open; exec 8>&-; wait""")
+stat("q")
+call("run", os.system, """exec 8>r; flock 8; echo 1234567 >&8
+(exec 8>&- 9>>r; : >open; flock 9; echo 89 >&9) &
+until [ -e open ]; do :; done; rm open; exec 8>&-; wait""")
+cat("r")
 `},
 }
