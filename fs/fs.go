@@ -290,7 +290,7 @@ func (o observer) Ended(h lockspace.Hold, why lockspace.Reason) {
 	if why == lockspace.Broken {
 		return
 	}
-	o.f.log.Info("lock lost by its holder", "path", o.f.path(h.Key), "why", why,
+	o.f.log.Info("hold ended without being given back", "path", o.f.path(h.Key), "why", why,
 		"holder_pid", h.Party.Taker.Pid, "holder_uid", h.Party.Taker.UID, "token", h.Token)
 	if h.ByName {
 		o.f.lapsed = append(o.f.lapsed, h)

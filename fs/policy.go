@@ -165,7 +165,14 @@ func formatSpan(d time.Duration) string {
 	if d == 0 {
 		return "0"
 	}
-	return d.String()
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }
 
 // setPolicy gives a directory a policy.

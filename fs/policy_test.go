@@ -100,7 +100,7 @@ func TestPolicyIsFiles(t *testing.T) {
 		{"lease", "90\n", "1m30s\n"},
 		{"lease", "250ms\n", "250ms\n"},
 		{"lease", "0\n", "0\n"},
-		{"grace", "1h\n", "1h0m0s\n"},
+		{"grace", "1h\n", "1h\n"},
 		{"grace", "0s\n", "0\n"},
 	} {
 		if errno := s.set(1, c.key, c.value); errno != 0 {
@@ -189,7 +189,7 @@ func TestPolicyIsInheritedOnce(t *testing.T) {
 	}
 	b, _ := s.mkdir(a, "b")
 	for _, dir := range []uint64{a, b} {
-		for key, want := range map[string]string{"hold": "name\n", "lease": "1h0m0s\n", "reap": "none\n", "grace": "0\n"} {
+		for key, want := range map[string]string{"hold": "name\n", "lease": "1h\n", "reap": "none\n", "grace": "0\n"} {
 			if got := s.setting(dir, key); got != want {
 				t.Errorf("%s of directory %d is %q, want %q", key, dir, got, want)
 			}
@@ -230,7 +230,7 @@ func TestLockspaces(t *testing.T) {
 		o.UID = 42
 	})
 	dir := s.walk("legacy")
-	for key, want := range map[string]string{"hold": "name\n", "lease": "1h0m0s\n", "reap": "none\n"} {
+	for key, want := range map[string]string{"hold": "name\n", "lease": "1h\n", "reap": "none\n"} {
 		if got := s.setting(dir, key); got != want {
 			t.Errorf("%s is %q, want %q", key, got, want)
 		}

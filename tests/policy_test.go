@@ -16,7 +16,7 @@ func TestPoliciesAreFiles(t *testing.T) {
 	for script, want := range map[string]string{
 		`cd .lockfs/policy && tail -n +1 *`:                          "==> grace <==\n0\n\n==> hold <==\nhandle\n\n==> lease <==\n0\n\n==> read <==\npid\n\n==> reap <==\npid\n",
 		`cd legacy/.lockfs/policy && cat hold read reap lease grace`: "name\npid\nnone\n0\n0\n",
-		`cd leased/.lockfs/policy && cat hold read reap lease grace`: "handle\npid\npid\n1h0m0s\n5s\n",
+		`cd leased/.lockfs/policy && cat hold read reap lease grace`: "handle\npid\npid\n1h\n5s\n",
 		`cd plain/.lockfs/policy && cat hold read reap lease grace`:  "handle\npid\npid\n0\n0\n",
 		`ls`:                                     "leased\nlegacy\nplain\n",
 		`stat -c '%A %U %s' .lockfs/policy/hold`: "-rw-r--r-- root 0\n",

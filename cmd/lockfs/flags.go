@@ -51,10 +51,10 @@ func parse(args []string) (config, error) {
 	flags.BoolVar(&c.allowOther, "allow-other", false, "let other users in (root always does; needs user_allow_other in /etc/fuse.conf)")
 	flags.StringVar(&c.stateDir, "state-dir", "", "`directory` for what outlives a reboot (fencing tokens) and a restart;\n"+
 		"'none' keeps nothing (default /var/lib/lockfs/MOUNTPOINT, of an ordinary user\n~/.local/state/lockfs/MOUNTPOINT)")
-	flags.StringArrayVar(&c.policy.root, "policy", nil, "`KEY=VALUE,...` of the root, inherited by the directories in it: "+policyHelp)
-	flags.StringArrayVar(&c.policy.spaces, "space", nil, "`NAME[:KEY=VALUE,...]`: a directory in the root that is there from the beginning, with\n"+
-		"the root's policy but for these")
-	options := flags.StringArrayP("options", "o", nil, "`OPTION,...` as in fstab(5): KEY=VALUE of the root's policy,\n"+
+	flags.StringArrayVar(&c.policy.root, "policy", nil, "what the root does, as `KEY=VALUE,...`; directories made in it do the same:"+policyHelp)
+	flags.StringArrayVar(&c.policy.spaces, "space", nil, "`NAME[:KEY=VALUE,...]`, a directory in the root that is there from the beginning, and\n"+
+		"does what the root does but for these")
+	options := flags.StringArrayP("options", "o", nil, "the same as mount options, `OPTION,...`, as in fstab(5): KEY=VALUE,\n"+
 		"space=NAME[:KEY=VALUE:...], allow_other, state-dir=DIRECTORY, log-level=LEVEL")
 	level := flags.String("log-level", "info", "`level` of what is logged: debug, info, warn, error")
 	flags.BoolVar(&c.version, "version", false, "print the version and exit")
