@@ -158,13 +158,16 @@ func (f *FS) Shutdown() (holds int) {
 }
 
 // Save writes what outlives a clean stop to a store: who may use the mount, all
-// that has a name of its own, and what is held by name. A restart must not let
-// in whom an administrator kept out, nor give anybody what another holds. Within
-// a step.
+// that has a name of its own, what is held by name, and the graces. A restart must
+// not let in whom an administrator kept out, nor give anybody what another holds,
+// or what is kept from everybody. Within a step.
 func (f *FS) Save(store Putter) {
 	r := &Records{store: putOnly{store}, reserved: [counters]uint64{math.MaxUint64, math.MaxUint64, math.MaxUint64}}
 	r.PutPidNS(f.procs.Namespace())
 	f.saveDirectory(r, f.nodes.get(rootDir).file, make(map[*file]bool))
+	for g := range f.table.Graces() {
+		r.PutGrace(g)
+	}
 }
 
 func (f *FS) saveDirectory(r *Records, dir *file, saved map[*file]bool) {

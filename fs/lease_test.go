@@ -285,6 +285,32 @@ func TestLeaseSurvives(t *testing.T) {
 	})
 }
 
+// A clean stop, over which nobody can renew anything, begins leases anew; a grace
+// goes on.
+func TestLeaseOverACleanStop(t *testing.T) {
+	inBubble(t, "lease=10s,grace=30s,hold=name", func(t *testing.T, s *served) {
+		s.release(s.mustCreate("x", unix.O_EXCL))
+		s.release(s.mustCreate("y", unix.O_EXCL))
+		s.caller = caller{pid: 1}
+		s.unlink("y") // breaks it
+		time.Sleep(9 * time.Second)
+		s.stopAndStart(t)
+		time.Sleep(9 * time.Second)
+		s.wantListed(t, "before the new lease ends", "x")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		s.wantListed(t, "after it")
+		if _, errno := s.create("y", unix.O_EXCL); errno != unix.EEXIST {
+			t.Errorf("made in grace: %v", errno)
+		}
+		time.Sleep(11 * time.Second)
+		synctest.Wait()
+		if _, errno := s.create("y", unix.O_EXCL); errno != 0 {
+			t.Errorf("made after grace: %v", errno)
+		}
+	})
+}
+
 // Grace comes after an abnormal end, and only then.
 func TestGraceIsForAbnormalEnds(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -256,29 +256,36 @@ func TestReapSurvives(t *testing.T) {
 				s.call(opGetattr, 1, zeros(16))
 				s.end(123)
 				s.wantListed(t, "after the death", "y")
-				// A clean stop.
-				saved := store{}
-				s.conn.Do(func() { s.fs.Save(saved) })
-				var loaded fs.Saved
-				for k, data := range saved {
-					if err := loaded.Load(uint8(k[0]), k[1], data); err != nil {
-						t.Fatal(err)
-					}
-				}
-				old := s.options.Device.(*mortal)
-				s.options.Device = &mortal{Device: old.Device}
-				s.options.Journal = fs.NewRecords(store{}, new(fs.Saved))
-				f, err := fs.TakeUp(s.options, &loaded)
-				if err != nil {
-					t.Fatal(err)
-				}
-				old.dead = true
-				s.conn.Do(func() { s.conn.Attach(f) })
-				s.init()
+				s.stopAndStart(t)
 				s.wantListed(t, "after the clean stop", "y")
 				s.end(124)
 				s.wantListed(t, "after the second death")
 			})
 		})
 	}
+}
+
+// stopAndStart is a clean stop, and a new mount that takes up what was saved, in a
+// bubble.
+func (s *served) stopAndStart(t *testing.T) {
+	t.Helper()
+	saved := store{}
+	s.conn.Do(func() { s.fs.Save(saved) })
+	var loaded fs.Saved
+	for k, data := range saved {
+		if err := loaded.Load(uint8(k[0]), k[1], data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := s.options.Device.(*mortal)
+	s.options.Device = &mortal{Device: old.Device}
+	s.options.Journal = fs.NewRecords(store{}, new(fs.Saved))
+	f, err := fs.TakeUp(s.options, &loaded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.dead = true
+	s.fs = f
+	s.conn.Do(func() { s.conn.Attach(f) })
+	s.init()
 }

@@ -374,6 +374,9 @@ func TakeUp(o Options, s *Saved) (*FS, error) {
 		}
 		f.journal.PutHold(h)
 	}
+	for i := range s.graces {
+		f.journal.PutGrace(&s.graces[i])
+	}
 	if err := f.makeLockspaces(o.Lockspaces); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package lockspace
 
 import (
+	"iter"
 	"math"
 	"time"
 )
@@ -166,6 +167,18 @@ func (t *Table) InGrace(k Key) (until time.Duration, ok bool) {
 		return 0, false
 	}
 	return g.Until, true
+}
+
+// Graces returns every grace there is, in no order. The table must not be changed
+// during the iteration.
+func (t *Table) Graces() iter.Seq[*Grace] {
+	return func(yield func(*Grace) bool) {
+		for _, g := range t.graces {
+			if !yield(&g.Grace) {
+				return
+			}
+		}
+	}
 }
 
 // beginGrace begins the grace of l after an abnormal end, or makes it longer, if
