@@ -109,9 +109,10 @@ func (f *FS) truncate(unique uint64, d *node, h *handle, p lockspace.Process, si
 
 // truncateLater makes up for a truncation to nothing that was none, as somebody
 // else held the lock: what is written through the open file when it may be written
-// to replaces the body. Else the end of a longer one would stay behind it.
+// to replaces the body. Else the end of a longer one would stay behind it. Not
+// where open(2) takes the lock: nobody truncates there.
 func (f *FS) truncateLater(h *handle) {
-	if len(h.node.content()) > 0 && !h.Truncate {
+	if len(h.node.content()) > 0 && !h.Truncate && !f.openHolds(h.node) {
 		h.Truncate = true
 		f.journal.PutHandle(&h.HandleRecord)
 	}

@@ -171,6 +171,7 @@ func TestTheLockValueBlock(t *testing.T) {
 	fd := a.Open(path, unix.O_RDWR|unix.O_TRUNC)
 	wantErr(t, "ftruncate", a.Ftruncate(fd, 0), nil)
 	wantErr(t, "ftruncate to more than there can be", a.Ftruncate(fd, 1<<40), nil)
+	wantErr(t, "write after that", a.Write(fd, "1"), nil)
 	wantErr(t, "close", a.Close(fd), nil)
 	content("1234e block")
 	fd = a.Open(path, unix.O_RDWR)
