@@ -35,7 +35,7 @@ func TestToolsMakeTheSameCalls(t *testing.T) {
 
 var (
 	tracePid  = regexp.MustCompile(`^(\d+) +`)
-	traceTemp = regexp.MustCompile(`(["/<])(shlock|\.lk|_)[\w.]+`) // temporary files
+	traceTemp = regexp.MustCompile(`(["/<])(shlock|\.lk|_)[^"/<>]+`) // temporary files
 	// What a filesystem may do as it likes: the sizes of directories. And what
 	// is no business of its: addresses, the working directory, sqlite's random
 	// numbers.
