@@ -11,8 +11,16 @@ import (
 // workers die; what they are written in is in crashnamewords_test.go.
 
 func TestEveryStepOfEveryName(t *testing.T) {
-	t.Run("hold=name", func(t *testing.T) { everyStepOfAll(t, nameKinds, "--policy", holdByName) })
-	t.Run("hold=handle", func(t *testing.T) { everyStepOfAll(t, handleNameKinds) })
+	t.Run("hold=name", func(t *testing.T) { everyStepOfAll(t, nameKinds, namesScene, "--policy", holdByName) })
+	t.Run("hold=handle", func(t *testing.T) { everyStepOfAll(t, handleNameKinds, namesScene) })
+}
+
+// namesScene is newScene for cases that leave names behind.
+func namesScene(t testing.TB, m *Mount, p *crashPlan) *scene {
+	t.Helper()
+	s := newScene(t, m, p)
+	s.names = true
+	return s
 }
 
 // nameKinds are in a lockspace whose names hold.

@@ -24,11 +24,11 @@ import (
 // kindsPerMount is how many kinds of requests share a mount.
 const kindsPerMount = 6
 
-func TestEveryStepOfEveryRequest(t *testing.T) { everyStepOfAll(t, kinds) }
+func TestEveryStepOfEveryRequest(t *testing.T) { everyStepOfAll(t, kinds, newScene) }
 
-// everyStepOfAll plays all the cases of some kinds of requests, on mounts with
-// some flags.
-func everyStepOfAll(t *testing.T, kinds []kind, flags ...string) {
+// everyStepOfAll plays all the cases of some kinds of requests, in such scenes, on
+// mounts with some flags.
+func everyStepOfAll(t *testing.T, kinds []kind, scene func(testing.TB, *Mount, *crashPlan) *scene, flags ...string) {
 	start := time.Now()
 	var cases, deaths atomic.Int64
 	t.Run("mounts", func(t *testing.T) {
@@ -40,7 +40,7 @@ func everyStepOfAll(t *testing.T, kinds []kind, flags ...string) {
 				m.Deadline(time.Duration(stressFactor(t)) * 5 * time.Minute)
 				for i := from; i < to; i++ {
 					t.Run(kinds[i].name, func(t *testing.T) {
-						n, d := everyStep(t, m, p, &kinds[i], i)
+						n, d := everyStepIn(t, scene(t, m, p), &kinds[i], i)
 						cases.Add(int64(n))
 						deaths.Add(int64(d))
 					})
@@ -51,14 +51,8 @@ func everyStepOfAll(t *testing.T, kinds []kind, flags ...string) {
 	t.Logf("%d kinds of requests, %d cases, %d deaths in %v", len(kinds), cases.Load(), deaths.Load(), time.Since(start))
 }
 
-// everyStep plays all the cases of a kind of request, and returns how many
-// there were, and how many workers died.
-func everyStep(t *testing.T, m *Mount, p *crashPlan, k *kind, number int) (cases, deaths int) {
-	t.Helper()
-	return everyStepIn(t, newScene(t, m, p), k, number)
-}
-
-// everyStepIn is everyStep in a scene.
+// everyStepIn plays all the cases of a kind of request in a scene, and returns
+// how many there were, and how many workers died.
 func everyStepIn(t *testing.T, s *scene, k *kind, number int) (cases, deaths int) {
 	t.Helper()
 	begin := func() {

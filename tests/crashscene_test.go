@@ -23,8 +23,9 @@ type scene struct {
 	what string // the case, for messages
 
 	name, path string
-	// byName: the mount's names hold. Who takes one gives it back by unlink.
-	byName bool
+	// names: the cases leave names behind. byName: the mount's names hold; who
+	// takes one gives it back by unlink.
+	names, byName bool
 	// a mostly holds, b wants, c comes after; look looks on.
 	a, b, c, look *Client
 	// byOpen: on this mount to open the lock is to take it.
@@ -231,7 +232,9 @@ func (s *scene) leave() {
 	if s.byOpen {
 		s.removed()
 	}
-	s.removeAll()
+	if s.names {
+		s.removeAll()
+	}
 	if names := s.look.Readdir(s.m.Dir); len(names) > 0 {
 		s.errorf("%q are still held", names)
 	}
