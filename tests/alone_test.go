@@ -49,9 +49,9 @@ func TestToolsByOpenFileAlone(t *testing.T) {
 
 // TestToolsAlone: each tool works in a hold=name lockspace as on a tmpfs, to
 // the exit codes, messages, modes, links and contents, and does the same about
-// what a dead process has left.
+// what a dead process has left, where that is not reaped.
 func TestToolsAlone(t *testing.T) {
-	m := mountByName(t)
+	m := mount(t, "--policy", "hold=name,reap=none")
 	m.Deadline(10 * time.Minute)
 	dir := tmpfs(t)
 	for i, k := range tools(t) {

@@ -49,16 +49,17 @@ func TestTheControlDirectoryIsReadWithCat(t *testing.T) {
 					t.Errorf("cat ended with %d", exit)
 				}
 				for script, want := range map[string]string{
-					`ls -a; find .; echo *`:                         ".\n..\n.\n*\n",
-					`ls -a .lockfs`:                                 ".\n..\nversion\n",
-					`ls -a .lockfs/`:                                ".\n..\nversion\n",
-					`find .lockfs`:                                  ".lockfs\n.lockfs/version\n",
+					`ls -a; find .; echo *`: ".\n..\n.\n*\n",
+					`ls -a .lockfs`:         ".\n..\npolicy\nversion\n",
+					`ls -a .lockfs/`:        ".\n..\npolicy\nversion\n",
+					`find .lockfs | sort`: ".lockfs\n.lockfs/policy\n.lockfs/policy/grace\n.lockfs/policy/hold\n" +
+						".lockfs/policy/lease\n.lockfs/policy/read\n.lockfs/policy/reap\n.lockfs/version\n",
 					`cd .lockfs && pwd && cd .. && pwd`:             m.Dir + "/.lockfs\n" + m.Dir + "\n",
 					`cd .lockfs && cat version | wc -l`:             "2\n",
-					`. .lockfs/version; echo $program $state`:       version + " 1\n",
+					`. .lockfs/version; echo $program $state`:       version + " 2\n",
 					`dd if=.lockfs/version bs=1 2>/dev/null`:        out,
 					`dd if=.lockfs/version bs=7 skip=1 2>/dev/null`: out[7:],
-					`tail -n 1 .lockfs/version`:                     "state=1\n",
+					`tail -n 1 .lockfs/version`:                     "state=2\n",
 					`stat -c '%F %a %u %g %s %h' .lockfs .lockfs/version`: fmt.Sprintf(
 						"directory 555 %d %d 0 2\nregular empty file 444 %d %d 0 1\n", m.uid, m.gid, m.uid, m.gid),
 				} {
@@ -111,7 +112,7 @@ func TestNothingInTheControlDirectoryCanBeChanged(t *testing.T) {
 				t.Errorf("%s succeeded: %q", script, out)
 			}
 		}
-		if got := c.Readdir(m.Path(".lockfs")); fmt.Sprint(got) != "[version]" {
+		if got := c.Readdir(m.Path(".lockfs")); fmt.Sprint(got) != "[policy version]" {
 			t.Errorf(".lockfs lists %q", got)
 		}
 	}
@@ -182,7 +183,7 @@ func TestControlFilesSurviveTheWorker(t *testing.T) {
 		read line <&4
 		kill -9 %d
 		echo $line; cat <&4; cat <&3; cat version; ls`, m.Worker()))
-	if lines := strings.SplitAfter(out, "\n"); exit != 0 || len(lines) != 8 || lines[6] != "version\n" {
+	if lines := strings.SplitAfter(out, "\n"); exit != 0 || len(lines) != 9 || lines[6]+lines[7] != "policy\nversion\n" {
 		t.Errorf("exit code %d, %q", exit, out)
 	} else {
 		for i := range 3 {

@@ -91,6 +91,7 @@ func TestPoliciesSurvive(t *testing.T) {
 	if out, _ := sh(t, m, show); out != "name\n1m30s\ncreator\n2s\n" {
 		t.Errorf("over an upgrade: %q", out)
 	}
+	m.awaitReplaced() // by the upgrade
 	m.Restart(m.Quit)
 	if out, _ := sh(t, m, show); out != "name\n1m30s\npid\n1s\n" {
 		t.Errorf("over a clean stop: %q", out)
