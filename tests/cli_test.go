@@ -33,7 +33,7 @@ func TestHelp(t *testing.T) {
 	if errs != "" || exit != exitOK {
 		t.Errorf("--help: standard error %q, exit %d", errs, exit)
 	}
-	for _, word := range []string{"lockfs [flags] MOUNTPOINT", "--backing", "--allow-other", "--log-level", "--version", "--help"} {
+	for _, word := range []string{"lockfs [flags] MOUNTPOINT", "--backing", "--policy", "--space", "--options", "--allow-other", "--log-level", "--version", "--help"} {
 		if !strings.Contains(out, word) {
 			t.Errorf("--help does not tell of %q:\n%s", word, out)
 		}
@@ -87,6 +87,13 @@ var (
 		{name: "an empty mount point", args: []string{""}, codes: []int{exitUsage}},
 		{name: "an unknown flag", args: []string{"--frobnicate", "$DIR/m"}, codes: []int{exitUsage}, mention: []string{"frobnicate"}},
 		{name: "a bad level", args: []string{"--log-level", "loud", "$DIR/m"}, codes: []int{exitUsage}, mention: []string{"log-level", "loud"}},
+		{name: "an unknown policy", args: []string{"--policy", "holds=name", "$DIR/m"}, codes: []int{exitUsage}, mention: []string{"--policy", "holds", "hold, read, reap"}},
+		{name: "a bad policy", args: []string{"--policy", "lease=soon", "$DIR/m"}, codes: []int{exitUsage}, mention: []string{"--policy", "lease=soon", "1m30s"}},
+		{name: "a bad lockspace", args: []string{"--space", "a/b:hold=name", "$DIR/m"}, codes: []int{exitUsage}, mention: []string{"--space", "a/b"}},
+		{name: "a lockspace of a bad policy", args: []string{"--space", "a:hold=no", "$DIR/m"}, codes: []int{exitUsage}, mention: []string{"--space", "hold=no", "handle"}},
+		{name: "a lockspace twice", args: []string{"--space", "a", "-o", "space=a:hold=name", "$DIR/m"}, codes: []int{exitUsage}, mention: []string{"a", "twice"}},
+		{name: "an unknown option", args: []string{"-o", "rw,frobnicate", "$DIR/m"}, codes: []int{exitUsage}, mention: []string{"-o", "frobnicate"}},
+		{name: "a read-only mount", args: []string{"-o", "ro", "$DIR/m"}, codes: []int{exitUsage}, mention: []string{"ro"}},
 
 		{name: "a file", prepare: `touch $DIR/m`, args: []string{"$DIR/m"},
 			codes: []int{exitMountPoint}, mention: []string{"$DIR/m", "directory"}},
