@@ -158,16 +158,6 @@ type grace struct {
 	end *event
 }
 
-// InGrace reports whether k is in grace, and until when. It ends with the first
-// [Table.Expire] from then on.
-func (t *Table) InGrace(k Key) (until time.Duration, ok bool) {
-	g := t.graces[k]
-	if g == nil {
-		return 0, false
-	}
-	return g.Until, true
-}
-
 // beginGrace begins the grace of l after an abnormal end, or makes it longer, if
 // the policy has it.
 func (t *Table) beginGrace(l *lock) {
