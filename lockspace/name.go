@@ -51,7 +51,7 @@ func (t *Table) Move(from, to Key) error {
 	// The new place is behind all others of the directory, as if it were taken
 	// now.
 	dest.listed = t.tokens.Next()
-	t.listing(to.Dir).add(dest.listed, dest)
+	t.listing(to.Dir).Add(dest.listed, dest)
 	for i := 0; i < len(l.holds); {
 		if h := l.holds[i]; !h.ByName && h.Party.File != file {
 			i++

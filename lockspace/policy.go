@@ -39,13 +39,10 @@ func (t *Table) SetPolicy(dir uint64, p Policy) {
 	if p.Lease == old.Lease && p.From == old.From || s == nil {
 		return
 	}
-	for _, e := range s.entries {
-		if e.lock == nil {
-			continue
-		}
-		for _, h := range e.lock.holds {
+	for l := range s.All() {
+		for _, h := range l.holds {
 			t.stopLease(h)
-			t.startLease(e.lock, h)
+			t.startLease(l, h)
 		}
 	}
 }
