@@ -125,15 +125,12 @@ func (f *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList)
 	}
 	if in.Offset < firstHeld {
 		after := max(in.Offset, firstPlace) - firstPlace
-		for _, s := range dir.file.content.order[dir.file.content.search(after+1):] {
-			if s.id > lastEntry {
+		for place, e := range dir.file.content.order.After(after) {
+			if place > lastEntry {
 				break
 			}
-			if s.entry == nil {
-				continue
-			}
-			x := s.entry.file
-			if !out.AddDirEntry(fuse.DirEntry{Name: s.entry.Name, Ino: x.Ino, Mode: x.fileType(), Off: s.id + firstPlace}) {
+			x := e.file
+			if !out.AddDirEntry(fuse.DirEntry{Name: e.Name, Ino: x.Ino, Mode: x.fileType(), Off: place + firstPlace}) {
 				return fuse.OK
 			}
 		}

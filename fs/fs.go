@@ -169,11 +169,8 @@ func (f *FS) Save(store Putter) {
 
 func (f *FS) saveDirectory(r *Records, dir *file, saved map[*file]bool) {
 	r.PutFile(&dir.FileRecord)
-	for _, s := range dir.content.order {
-		if s.entry == nil {
-			continue
-		}
-		e, x := s.entry, s.entry.file
+	for e := range dir.content.order.All() {
+		x := e.file
 		r.PutEntry(&e.EntryRecord)
 		if h := f.table.Named(e.key()); h != nil {
 			kept := *h

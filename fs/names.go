@@ -182,12 +182,7 @@ func (f *FS) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Statu
 
 // isEmpty reports whether a directory has no entries and nothing in it is held.
 func (f *FS) isEmpty(x *file) bool {
-	empty := len(x.content.byName) == 0
-	f.table.List(x.Ino, 0, func(uint64, string) bool {
-		empty = false
-		return false
-	})
-	return empty
+	return len(x.content.byName) == 0 && f.table.LastListed(x.Ino) == 0
 }
 
 // Rename gives what is under a name another one, and the old name's lock back.
