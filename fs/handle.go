@@ -36,6 +36,11 @@ func (f *FS) newHandle(node uint64, p lockspace.Process) HandleRecord {
 	return HandleRecord{ID: f.lastHandle, Node: node, Opener: p, Opened: f.clock.Now()}
 }
 
+// party is who asks for locks through the open file, for a process.
+func (h *handle) party(taker lockspace.Process) lockspace.Party {
+	return lockspace.Party{Handle: h.ID, File: h.Node, Taker: taker, Opener: h.Opener, Opened: h.Opened}
+}
+
 // makeStale marks the open file whose lock was broken.
 func (f *FS) makeStale(id uint64) {
 	if h := f.handles[id]; h != nil && !h.Stale {

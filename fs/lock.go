@@ -86,15 +86,9 @@ func (f *FS) lookUpForLock(unique uint64, pid uint32, place uint64) fuse.Status 
 func (f *FS) lockRequest(h *handle, in *fuse.LkIn) lockspace.Request {
 	r := lockspace.Request{
 		Key: h.node.key,
-		Party: lockspace.Party{
-			Handle: h.ID,
-			File:   h.Node,
-			Taker: lockspace.Process{
-				Pid: in.Lk.Pid, UID: in.Uid, GID: in.Gid, Started: f.facts.started(in.Lk.Pid),
-			},
-			Opener: h.Opener,
-			Opened: h.Opened,
-		},
+		Party: h.party(lockspace.Process{
+			Pid: in.Lk.Pid, UID: in.Uid, GID: in.Gid, Started: f.facts.started(in.Lk.Pid),
+		}),
 		Via:    lockspace.ViaFlock,
 		Mode:   lockspace.Shared,
 		Range:  lockspace.Whole,

@@ -70,17 +70,13 @@ func (f *FS) takeByName(in *fuse.InHeader, k lockspace.Key, via lockspace.Via, i
 			p.Started = started
 		}
 	}
-	now := f.clock.Now()
-	err := f.table.Try(lockspace.Request{
+	return makeStatus(f.table.Try(lockspace.Request{
 		Key:    k,
-		Party:  lockspace.Party{Handle: handle, File: ino, Taker: p, Opener: p, Opened: now},
+		Party:  lockspace.Party{Handle: handle, File: ino, Taker: p, Opener: p, Opened: f.clock.Now()},
 		Via:    via,
-		Mode:   lockspace.Exclusive,
-		Range:  lockspace.Whole,
 		ByName: true,
 		Thread: in.Pid,
-	})
-	return makeStatus(err)
+	}))
 }
 
 // Link gives a file another name, and takes its lock. EPERM: directories have

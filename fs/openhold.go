@@ -149,40 +149,23 @@ func (f *FS) keepName(d *node) {
 	}
 }
 
-// createHold is the CREATE of a name that is not there, or only while it is held:
-// it is made, and its lock is taken. It never waits: the kernel has the directory
-// locked.
-func (f *FS) createHold(in *fuse.CreateIn, key lockspace.Key, out *fuse.CreateOut) fuse.Status {
+// createHold is the CREATE of a name that has no entry: it is made, and its lock
+// is taken. It never waits: the kernel has the directory locked.
+func (f *FS) createHold(in *fuse.CreateIn, key lockspace.Key) (*handle, fuse.Status) {
 	d := f.lockNode(key, in.Uid, in.Gid)
 	h, status := f.openHold(&in.InHeader, d, in.Flags, false)
-	switch {
-	case status == fuse.OK:
-		f.enterOpen(d, h, out)
-		return fuse.OK
-	case status == device.Parked:
-		return status
-	case status != errStale && status != errTxtBsy:
-	case in.Flags&unix.O_EXCL != 0:
-		status = fuse.Status(unix.EEXIST)
-	default:
-		f.keepName(d) // where it is waited for, the next time
+	if status == fuse.OK {
+		return h, fuse.OK
+	}
+	if status == errStale || status == errTxtBsy { // it would have to wait
+		if in.Flags&unix.O_EXCL != 0 {
+			status = fuse.Status(unix.EEXIST)
+		} else {
+			f.keepName(d) // where it is waited for, the next time
+		}
 	}
 	f.collect(d)
-	return status
-}
-
-// createHeld is the CREATE of a name that somebody has made since the kernel
-// looked.
-func (f *FS) createHeld(in *fuse.CreateIn, d *node, out *fuse.CreateOut) fuse.Status {
-	h, status := f.openHold(&in.InHeader, d, in.Flags, false)
-	switch status {
-	case fuse.OK:
-		f.enterOpen(d, h, out)
-	case device.Parked:
-	default:
-		f.collect(d)
-	}
-	return status
+	return nil, status
 }
 
 // await keeps the node on which a request waits to open a file.

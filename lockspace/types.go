@@ -122,7 +122,10 @@ type Request struct {
 	Key   Key
 	Party Party
 	Via   Via
+	// Mode and Range are what is asked for. Who makes a name need not say it:
+	// it is always the whole lock, exclusively.
 	Mode  Mode
+	Range Range
 	// ByName: the hold is owned by the existence of the name, and no close of
 	// a file ends it. Always so for ViaLink, ViaSymlink, ViaMkdir and
 	// ViaRename, by choice for ViaExcl, never for others (ViaOpen holds by the
@@ -131,7 +134,6 @@ type Request struct {
 	// Thread is the calling thread's id, with which [Processes] can find out
 	// what the thread waits in. 0 if unknown.
 	Thread uint32
-	Range  Range
 	// Reserved is the place that [Table.Reserve] gave a request that came
 	// before and was sent back with [ErrLookup]. 0: it comes now.
 	Reserved uint64
