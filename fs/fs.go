@@ -284,6 +284,7 @@ func (o observer) Ended(h lockspace.Hold, why lockspace.Reason) {
 		return
 	}
 	o.f.makeStale(h.Party.Handle)
+	o.f.tellHolder(&h) // poll(2) says something else now
 	if why == lockspace.Broken {
 		return
 	}
@@ -291,9 +292,6 @@ func (o observer) Ended(h lockspace.Hold, why lockspace.Reason) {
 		"holder_pid", h.Party.Taker.Pid, "holder_uid", h.Party.Taker.UID, "token", h.Token)
 	if h.ByName {
 		o.f.lapsed = append(o.f.lapsed, h)
-	}
-	if why != lockspace.Released {
-		o.f.tellHolder(&h) // poll(2) says something else now
 	}
 }
 

@@ -327,9 +327,15 @@ func TestTheHoldPolicyChangesUnderOpenFiles(t *testing.T) {
 	if other := s.mustOpen(x.node, unix.O_RDWR); s.flock(other, unix.F_RDLCK) != unix.EAGAIN {
 		t.Error("what open has taken is not held any more")
 	}
+	if got := s.poll(x, 6, unix.POLLOUT); got != 0 {
+		t.Errorf("poll says %#x for POLLOUT", got)
+	}
 	s.caller = caller{uid: 1000, gid: 1000, pid: 300}
 	if e := s.call(opUnlink, 1, cstring("x")).errno; e != 0 { // it breaks the lock, as elsewhere
 		t.Errorf("unlink: %v", e)
+	}
+	if woken := fmt.Sprint(s.notified()); woken != "[6]" {
+		t.Errorf("woken are %v, want the victim: poll says something else now", woken)
 	}
 	reader := s.opened(waits, x.node)
 	if r := s.call(opFsync, x.node, u64(x.handle), zeros(8)); r.errno != unix.ESTALE {
