@@ -11,8 +11,8 @@ import (
 // workers die; what they are written in is in crashnamewords_test.go.
 
 func TestEveryStepOfEveryName(t *testing.T) {
-	t.Run("hold=name", func(t *testing.T) { everyStepOfAll(t, nameKinds, "--policy", holdByName) })
-	t.Run("hold=handle", func(t *testing.T) { everyStepOfAll(t, handleNameKinds) })
+	t.Run(holdByName, func(t *testing.T) { everyStepOfAll(t, nameKinds, "--policy", holdByName) })
+	t.Run(holdByHandle, func(t *testing.T) { everyStepOfAll(t, handleNameKinds) })
 }
 
 // nameKinds are in a lockspace whose names hold.

@@ -55,12 +55,7 @@ func everyStepOfAll(t *testing.T, kinds []kind, flags ...string) {
 // there were, and how many workers died.
 func everyStep(t *testing.T, m *Mount, p *crashPlan, k *kind, number int) (cases, deaths int) {
 	t.Helper()
-	return everyStepIn(t, newScene(t, m, p), k, number)
-}
-
-// everyStepIn is everyStep in a scene.
-func everyStepIn(t *testing.T, s *scene, k *kind, number int) (cases, deaths int) {
-	t.Helper()
+	s := newScene(t, m, p)
 	begin := func() {
 		cases++
 		s.name = fmt.Sprintf("lock%d.%d", number, cases)
