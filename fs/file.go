@@ -59,8 +59,8 @@ type EntryRecord struct {
 }
 
 // entry is a name that is there whether it is held or not: made by link,
-// symlink, mkdir or rename, or in a lockspace whose names hold. Other names are
-// there exactly while they are held.
+// symlink, mkdir or rename, or in a lockspace whose names hold, or in one where
+// open(2) takes the lock. Other names are there exactly while they are held.
 type entry struct {
 	EntryRecord
 	file *file

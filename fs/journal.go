@@ -33,7 +33,7 @@ type HandleRecord struct {
 
 	// Of a file:
 
-	// Stale: a lock taken through it was broken.
+	// Stale: a lock taken through it was taken away.
 	Stale bool
 	// Killed: the last process that closed it was ended by a signal.
 	Killed bool
@@ -74,13 +74,14 @@ type BodyRecord struct {
 }
 
 // Journal receives every change of what must outlive the process: the table's
-// (see [lockspace.Journal]) and the nodes, open files and bodies. What comes
+// (see [lockspace.Journal]) and the nodes, open files, files, their names and
+// bodies. What comes
 // between two ends of steps is one transaction, see [device.Ledger]. The
 // pointers are valid during the call only.
 type Journal interface {
 	lockspace.Journal
-	// PutNode, PutHandle and PutBody add a record or replace the one with the
-	// same number.
+	// What begins with Put adds a record or replaces the one with the same
+	// number.
 	PutNode(*NodeRecord)
 	DropNode(id uint64)
 	PutHandle(*HandleRecord)

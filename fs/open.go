@@ -149,8 +149,8 @@ func wanted(flags uint32) uint32 {
 	return want
 }
 
-// Open opens a name that was held when the kernel looked it up. It may be free
-// by now: an open file is not a hold, and to fail would break O_CREAT.
+// Open opens a name that was there when the kernel looked it up. A lock may be
+// free by now: an open file is not a hold, and to fail would break O_CREAT.
 func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	if isControl(in.NodeId) {
 		fh, status := f.openControl(in)

@@ -89,8 +89,7 @@ type lock struct {
 	span Range
 	// listed is the place in the directory's listing; 0: not listed.
 	listed uint64
-	// classes are the kinds of idiom seen: 1 for whole-lock idioms, 2 for
-	// fcntl, both for names that were made without an open file.
+	// classes are the kinds of idiom seen, see Request.class.
 	classes uint8
 	// tangled queues allow no short cuts, see tangle.
 	tangled bool
