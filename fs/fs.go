@@ -2,7 +2,6 @@ package fs
 
 import (
 	"log/slog"
-	"math"
 	"syscall"
 	"time"
 
@@ -156,46 +155,6 @@ func (f *FS) Shutdown() (holds int) {
 	_, holds, _ = f.table.Len()
 	return holds
 }
-
-// Save writes what outlives a clean stop to a store: who may use the mount, all
-// that has a name of its own, and what is held by name. A restart must not let
-// in whom an administrator kept out, nor give anybody what another holds. Within
-// a step.
-func (f *FS) Save(store Putter) {
-	r := &Records{store: putOnly{store}, reserved: [counters]uint64{math.MaxUint64, math.MaxUint64, math.MaxUint64}}
-	r.PutPidNS(f.procs.Namespace())
-	f.saveDirectory(r, f.nodes.get(rootDir).file, make(map[*file]bool))
-}
-
-func (f *FS) saveDirectory(r *Records, dir *file, saved map[*file]bool) {
-	r.PutFile(&dir.FileRecord)
-	for e := range dir.content.order.All() {
-		x := e.file
-		r.PutEntry(&e.EntryRecord)
-		if h := f.table.Named(e.key()); h != nil {
-			kept := *h
-			kept.Party.Handle = 0 // the next mount has others of that number
-			r.PutHold(&kept)
-		}
-		switch {
-		case saved[x]:
-			continue
-		case x.Kind == directory:
-			f.saveDirectory(r, x, saved)
-		default:
-			r.PutFile(&x.FileRecord)
-		}
-		saved[x] = true
-		if x.body != nil {
-			r.PutBody(x.body)
-		}
-	}
-}
-
-// putOnly is a Store that nothing is dropped from.
-type putOnly struct{ Putter }
-
-func (putOnly) Drop(uint8, uint64) {}
 
 // Counts is how much there is of what comes and goes.
 type Counts struct {
