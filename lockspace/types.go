@@ -121,11 +121,11 @@ type Party struct {
 type Request struct {
 	Key   Key
 	Party Party
-	Via   Via
-	// Mode and Range are what is asked for. Who makes a name need not say it:
+	// Range and Mode are what is asked for. Who makes a name need not say it:
 	// it is always the whole lock, exclusively.
-	Mode  Mode
 	Range Range
+	Mode  Mode
+	Via   Via
 	// ByName: the hold is owned by the existence of the name, and no close of
 	// a file ends it. Always so for ViaLink, ViaSymlink, ViaMkdir and
 	// ViaRename, by choice for ViaExcl, never for others (ViaOpen holds by the
