@@ -74,29 +74,19 @@ func (f *FS) openHold(in *fuse.InHeader, d *node, flags uint32, wait bool) (*han
 	r := f.openRequest(in, d, p, flags)
 	nonblock := flags&unix.O_NONBLOCK != 0
 	wait = wait && !nonblock
-	f.asked = f.asked[:0]
 	f.lastHandle = r.Party.Handle
-	var err error
-	granted := true
-	if wait && !f.closing {
+	if wait {
 		f.await(in.Unique, d)
-		if granted, err = f.table.Acquire(r, lockspace.WaitID(in.Unique)); granted || err != nil {
-			f.awaited(in.Unique)
-		}
-	} else {
-		err = f.table.Try(r)
+	}
+	granted, err := f.ask(&r, in.Unique, wait)
+	if granted || err != nil {
+		f.awaited(in.Unique)
 	}
 	switch {
 	case errors.Is(err, lockspace.ErrLookup):
-		place := r.Reserved
-		if place == 0 && wait {
-			place = f.table.Reserve()
-		}
-		return nil, f.lookUpForLock(in.Unique, p.Pid, place)
+		return nil, f.lookUpForLock(&r, in.Unique, wait)
 	case errors.Is(err, lockspace.ErrHeld) && nonblock:
 		return nil, errTxtBsy
-	case errors.Is(err, lockspace.ErrHeld) && wait:
-		return nil, fuse.Status(lockErrno(lockspace.ErrShutdown))
 	case errors.Is(err, lockspace.ErrHeld):
 		return nil, errStale
 	case err != nil:
