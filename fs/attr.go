@@ -10,7 +10,7 @@ import (
 
 const (
 	blockSize = 4096
-	// lockMode is what every lock shows: its directory decides.
+	// lockMode is what a lock without an entry shows: its directory decides.
 	lockMode = unix.S_IFREG | 0o666
 )
 

@@ -32,25 +32,13 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 		return 0, device.Parked
 	}
 	by := f.author(h.node, h, p)
-	by.ok = by.ok || by.heir
 	switch {
 	case by.lookup:
 		return 0, f.lookUpProcess(in.Unique, p.Pid)
-	case !by.ok:
+	case !by.ok && !by.heir:
 		return 0, fuse.EBUSY
 	}
-	old := h.node.content()
-	if h.Truncate {
-		old = nil
-	}
-	at := in.Offset
-	if in.Flags&unix.O_APPEND != 0 { // as it is now: fcntl(2) can change it
-		at = uint64(len(old))
-	}
-	overwrites := in.Flags&unix.O_APPEND != 0 && f.openHolds(h.node)
-	if overwrites {
-		at = h.Appended
-	}
+	at, old := f.writesAt(h, in)
 	if at >= maxBody {
 		return 0, errNoSpc
 	}
@@ -62,22 +50,48 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 	if status != fuse.OK {
 		return 0, status
 	}
-	if h.Truncate {
-		h.Truncate = false
-		f.journal.PutHandle(&h.HandleRecord)
-	}
 	b := f.setBody(h.node, by.handle, body)
 	if b.Names = named; !whole {
 		b.Unclosed = h.ID
 	}
 	f.journal.PutBody(b)
-	if overwrites {
-		h.Appended = at + uint64(n)
-		f.journal.PutHandle(&h.HandleRecord)
-	}
+	f.wrote(h, in, at+uint64(n))
 	f.renew(h.node, h, p.UID)
 	return uint32(n), fuse.OK
 }
+
+// writesAt returns where a WRITE through h begins, and the body that it changes.
+func (f *FS) writesAt(h *handle, in *fuse.WriteIn) (at uint64, old []byte) {
+	if old = h.node.content(); h.Truncate {
+		old = nil
+	}
+	switch {
+	case !appends(in):
+		at = in.Offset
+	case f.openHolds(h.node):
+		at = h.Appended
+	default:
+		at = uint64(len(old))
+	}
+	return at, old
+}
+
+// wrote records what a WRITE through h, which ended at a place, changes for those
+// that follow.
+func (f *FS) wrote(h *handle, in *fuse.WriteIn, end uint64) {
+	changed := h.Truncate
+	h.Truncate = false
+	if appends(in) && f.openHolds(h.node) {
+		h.Appended, changed = end, true
+	}
+	if changed {
+		f.journal.PutHandle(&h.HandleRecord)
+	}
+}
+
+// appends reports whether a WRITE goes to the end, as it is now: fcntl(2) can
+// change that.
+func appends(in *fuse.WriteIn) bool { return in.Flags&unix.O_APPEND != 0 }
 
 // truncate sets the body's length. By anybody but the holder it does nothing yet:
 // tools open with O_TRUNC before they lock, see truncateLater; and where open(2)

@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lockfs/lockfs/fs"
-	"github.com/lockfs/lockfs/lockspace"
 )
 
 // 1.7: the control directory.
@@ -262,7 +261,7 @@ func TestTheDirectoryDecidesAboutItsControlDirectory(t *testing.T) {
 // began with, and finds the new text when it begins anew. Numbers of nodes
 // stay good.
 func TestReadersOfControlFilesSurvive(t *testing.T) {
-	records, tokens := store{}, new(lockspace.Counter)
+	records := store{}
 	s := serveControl(t, records)
 	dir, version := s.walk(".lockfs"), s.walk(".lockfs", "version")
 	began, ended, fresh := s.mustOpen(version, unix.O_RDONLY), s.mustOpen(version, unix.O_RDONLY), s.mustOpen(version, unix.O_RDONLY)
@@ -272,7 +271,7 @@ func TestReadersOfControlFilesSurvive(t *testing.T) {
 
 	s.options.Program, s.options.State = "1.2.3-with-a-longer-name", 8
 	for range 2 { // by the next process, and the one after
-		s.restore(records, tokens)
+		s.restore(records)
 		if got, errno := s.read(began, 8, 4096); got != versionText[8:] || errno != 0 {
 			t.Errorf("who was in the middle goes on with %q (%v), want %q", got, errno, versionText[8:])
 		}
@@ -301,7 +300,7 @@ func TestReadersOfControlFilesSurvive(t *testing.T) {
 // What is too long to be kept is made anew by the next process, and leaves no
 // record.
 func TestALongControlFileIsMadeAnew(t *testing.T) {
-	records, tokens := store{}, new(lockspace.Counter)
+	records := store{}
 	s := serveWith(t, func(o *fs.Options) {
 		o.Journal = fs.NewRecords(records, new(fs.Saved))
 		o.Program = "short"
@@ -309,12 +308,12 @@ func TestALongControlFileIsMadeAnew(t *testing.T) {
 	f := s.mustOpen(s.walk(".lockfs", "version"), unix.O_RDONLY)
 	s.read(f, 0, 10)
 	s.options.Program = strings.Repeat("x", 10_000)
-	s.restore(records, tokens)
+	s.restore(records)
 	text := "program=" + s.options.Program + "\nstate=0\n"
 	if got, errno := s.read(f, 0, 4096); got != text[:4096] || errno != 0 {
 		t.Fatalf("the beginning: %d bytes, %v", len(got), errno)
 	}
-	s.restore(records, tokens)
+	s.restore(records)
 	if got, errno := s.read(f, 4096, 64<<10); got != text[4096:] || errno != 0 {
 		t.Errorf("the rest: %d bytes, %v", len(got), errno)
 	}
@@ -330,7 +329,7 @@ func TestALongControlFileIsMadeAnew(t *testing.T) {
 // A program that does not know an entry any more answers for it, and takes
 // over all the same.
 func TestAnEntryThatThereIsNotAnyMore(t *testing.T) {
-	records, tokens := store{}, new(lockspace.Counter)
+	records := store{}
 	s := serveControl(t, records)
 	lock := s.mustCreate("x", unix.O_EXCL)
 	f := s.mustOpen(s.walk(".lockfs", "version"), unix.O_RDONLY)
@@ -340,7 +339,7 @@ func TestAnEntryThatThereIsNotAnyMore(t *testing.T) {
 			copy(data, u64(known+100))
 		}
 	}
-	s.restore(records, tokens)
+	s.restore(records)
 	if _, errno := s.read(file{known + 100, f.handle}, 0, 100); errno != unix.ESTALE {
 		t.Errorf("read: %v, want ESTALE", errno)
 	}

@@ -23,8 +23,8 @@ func checkName(name string) fuse.Status {
 	return fuse.OK
 }
 
-// Lookup finds a name: there is one exactly while the lock is held. The control
-// directory is there always.
+// Lookup finds a name, which is there while it is held, and while it has an
+// entry. The control directory is there always.
 func (f *FS) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	if isControl(in.NodeId) {
 		return f.lookupControl(in, name, out)
@@ -97,10 +97,11 @@ const (
 	firstHeld  = 1 << 62
 )
 
-// ReadDir lists what is held. A name that is held all the time is listed
-// exactly once, whatever else comes and goes meanwhile. What is taken after the
-// beginning is left out: a name that is given back and taken again all the
-// time would be listed for ever.
+// ReadDir lists what has an entry, and then what is there because it is held. A
+// name that is there all the time, in the one way or the other, is listed exactly
+// once, whatever else comes and goes meanwhile. What comes after the beginning is
+// left out: a name that is given back and taken again all the time would be listed
+// for ever.
 func (f *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	if isControl(in.NodeId) {
 		return f.readControlDir(in, out)
@@ -125,15 +126,12 @@ func (f *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList)
 	}
 	if in.Offset < firstHeld {
 		after := max(in.Offset, firstPlace) - firstPlace
-		for _, s := range dir.file.content.order[dir.file.content.search(after+1):] {
-			if s.id > lastEntry {
+		for place, e := range dir.file.content.order.After(after) {
+			if place > lastEntry {
 				break
 			}
-			if s.entry == nil {
-				continue
-			}
-			x := s.entry.file
-			if !out.AddDirEntry(fuse.DirEntry{Name: s.entry.Name, Ino: x.Ino, Mode: x.fileType(), Off: s.id + firstPlace}) {
+			x := e.file
+			if !out.AddDirEntry(fuse.DirEntry{Name: e.Name, Ino: x.Ino, Mode: x.fileType(), Off: place + firstPlace}) {
 				return fuse.OK
 			}
 		}

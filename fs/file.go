@@ -2,12 +2,12 @@ package fs
 
 import (
 	"math"
-	"sort"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"github.com/lockfs/lockfs/lockspace"
+	"github.com/lockfs/lockfs/lockspace/listing"
 )
 
 // Kinds of files.
@@ -59,8 +59,8 @@ type EntryRecord struct {
 }
 
 // entry is a name that is there whether it is held or not: made by link,
-// symlink, mkdir or rename, or in a lockspace whose names hold. Other names are
-// there exactly while they are held.
+// symlink, mkdir or rename, or in a lockspace whose names hold, or in one where
+// open(2) takes the lock. Other names are there exactly while they are held.
 type entry struct {
 	EntryRecord
 	file *file
@@ -88,17 +88,10 @@ func (e *entry) key() lockspace.Key { return lockspace.Key{Dir: e.Dir, Name: e.N
 // content is the entries of a directory.
 type content struct {
 	byName map[string]*entry
-	// order is the entries as they were made.
-	order   []slot
-	removed int
+	// order is the entries as they were made, by their numbers.
+	order listing.List[entry]
 	// directories is how many of the entries are directories.
 	directories int
-}
-
-// slot is a place for an entry.
-type slot struct {
-	id    uint64
-	entry *entry // nil: removed
 }
 
 func newContent() *content { return &content{byName: make(map[string]*entry)} }
@@ -106,35 +99,19 @@ func newContent() *content { return &content{byName: make(map[string]*entry)} }
 // add adds an entry, whose number is higher than all before it.
 func (c *content) add(e *entry) {
 	c.byName[e.Name] = e
-	c.order = append(c.order, slot{e.ID, e})
+	c.order.Add(e.ID, e)
 	if e.file.Kind == directory {
 		c.directories++
 	}
 }
 
-// remove removes an entry. Room is made good when half of it is gone.
+// remove removes an entry.
 func (c *content) remove(e *entry) {
 	delete(c.byName, e.Name)
+	c.order.Remove(e.ID)
 	if e.file.Kind == directory {
 		c.directories--
 	}
-	c.order[c.search(e.ID)].entry = nil
-	c.removed++
-	if c.removed*2 <= len(c.order) {
-		return
-	}
-	kept := make([]slot, 0, len(c.byName))
-	for _, s := range c.order {
-		if s.entry != nil {
-			kept = append(kept, s)
-		}
-	}
-	c.order, c.removed = kept, 0
-}
-
-// search returns the index of the first slot with a number of at least id.
-func (c *content) search(id uint64) int {
-	return sort.Search(len(c.order), func(i int) bool { return c.order[i].id >= id })
 }
 
 // entry returns the entry of a name, nil if there is none.

@@ -2,7 +2,6 @@ package fs
 
 import (
 	"log/slog"
-	"math"
 	"syscall"
 	"time"
 
@@ -157,52 +156,6 @@ func (f *FS) Shutdown() (holds int) {
 	return holds
 }
 
-// Save writes what outlives a clean stop to a store: who may use the mount, all
-// that has a name of its own, what is held by name, and the graces. A restart must
-// not let in whom an administrator kept out, nor give anybody what another holds,
-// or what is kept from everybody. Within a step.
-func (f *FS) Save(store Putter) {
-	r := &Records{store: putOnly{store}, reserved: [counters]uint64{math.MaxUint64, math.MaxUint64, math.MaxUint64}}
-	r.PutPidNS(f.procs.Namespace())
-	f.saveDirectory(r, f.nodes.get(rootDir).file, make(map[*file]bool))
-	for g := range f.table.Graces() {
-		r.PutGrace(g)
-	}
-}
-
-func (f *FS) saveDirectory(r *Records, dir *file, saved map[*file]bool) {
-	r.PutFile(&dir.FileRecord)
-	for _, s := range dir.content.order {
-		if s.entry == nil {
-			continue
-		}
-		e, x := s.entry, s.entry.file
-		r.PutEntry(&e.EntryRecord)
-		if h := f.table.Named(e.key()); h != nil {
-			kept := *h
-			kept.Party.Handle = 0 // the next mount has others of that number
-			r.PutHold(&kept)
-		}
-		switch {
-		case saved[x]:
-			continue
-		case x.Kind == directory:
-			f.saveDirectory(r, x, saved)
-		default:
-			r.PutFile(&x.FileRecord)
-		}
-		saved[x] = true
-		if x.body != nil {
-			r.PutBody(x.body)
-		}
-	}
-}
-
-// putOnly is a Store that nothing is dropped from.
-type putOnly struct{ Putter }
-
-func (putOnly) Drop(uint8, uint64) {}
-
 // Counts is how much there is of what comes and goes.
 type Counts struct {
 	Nodes int // what the kernel refers to or has open, the root included
@@ -290,6 +243,7 @@ func (o observer) Ended(h lockspace.Hold, why lockspace.Reason) {
 		return
 	}
 	o.f.makeStale(h.Party.Handle)
+	o.f.tellHolder(&h) // poll(2) says something else now
 	if why == lockspace.Broken {
 		return
 	}
@@ -297,9 +251,6 @@ func (o observer) Ended(h lockspace.Hold, why lockspace.Reason) {
 		"holder_pid", h.Party.Taker.Pid, "holder_uid", h.Party.Taker.UID, "token", h.Token)
 	if h.ByName {
 		o.f.lapsed = append(o.f.lapsed, h)
-	}
-	if why != lockspace.Released {
-		o.f.tellHolder(&h) // poll(2) says something else now
 	}
 }
 

@@ -36,7 +36,12 @@ func (f *FS) newHandle(node uint64, p lockspace.Process) HandleRecord {
 	return HandleRecord{ID: f.lastHandle, Node: node, Opener: p, Opened: f.clock.Now()}
 }
 
-// makeStale marks the open file whose lock was broken.
+// party is who asks for locks through the open file, for a process.
+func (h *handle) party(taker lockspace.Process) lockspace.Party {
+	return lockspace.Party{Handle: h.ID, File: h.Node, Taker: taker, Opener: h.Opener, Opened: h.Opened}
+}
+
+// makeStale marks the open file whose lock was taken away.
 func (f *FS) makeStale(id uint64) {
 	if h := f.handles[id]; h != nil && !h.Stale {
 		h.Stale = true
@@ -106,7 +111,7 @@ func (h *handle) why() lockspace.Reason {
 	return lockspace.Released
 }
 
-// Fsync tells the victim of a broken lock.
+// Fsync tells who has lost a lock.
 func (f *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	h := f.handles[in.Fh]
 	switch {

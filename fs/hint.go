@@ -64,6 +64,12 @@ var (
 	oneLookup  = rate{every: time.Second, burst: 1}
 )
 
+// allowOne is allow for a look-up for one lock, which the limiter of all has to
+// allow too.
+func (l *limiter) allowOne(one *limiter, now time.Duration) bool {
+	return one.ready(oneLookup, now) && l.allow(allLookups, now) && one.allow(oneLookup, now)
+}
+
 // closedLock is a lock that was held through O_EXCL until its file was closed.
 type closedLock struct {
 	key   lockspace.Key

@@ -30,24 +30,30 @@ type HandleRecord struct {
 	// Opener is the process that opened it, at Opened.
 	Opener lockspace.Process
 	Opened lockspace.Instant
-	// Stale: a lock taken through it was broken.
+
+	// Of a file:
+
+	// Stale: a lock taken through it was taken away.
 	Stale bool
-	// Truncate: the first write through it replaces what there is.
-	Truncate bool
-	// ListTo is the place at which the listing of a directory ends, and
-	// EntriesTo the number of the last entry in it.
-	ListTo, EntriesTo uint64
 	// Killed: the last process that closed it was ended by a signal.
 	Killed bool
+	// Truncate: the first write through it replaces what there is.
+	Truncate bool
+	// Appended is where the next write with O_APPEND goes, where that is not
+	// the end, see [FS.Write].
+	Appended uint64
 	// Shown is how long the record is that a reader is in the middle of, in
 	// bytes; 0 if it reads none.
 	Shown uint64
 	// PollID is the kernel's number for the open file in notifications that it
 	// may be ready; 0 if nobody has slept in poll(2) on it.
 	PollID uint64
-	// Appended is where the next write with O_APPEND goes, where that is not
-	// the end, see [FS.Write].
-	Appended uint64
+
+	// Of a directory:
+
+	// ListTo is the place at which the listing of what is held in it ends, and
+	// EntriesTo the number of the last entry in it.
+	ListTo, EntriesTo uint64
 }
 
 // BodyRecord is the body of a file.
@@ -68,13 +74,14 @@ type BodyRecord struct {
 }
 
 // Journal receives every change of what must outlive the process: the table's
-// (see [lockspace.Journal]) and the nodes, open files and bodies. What comes
+// (see [lockspace.Journal]) and the nodes, open files, files, their names and
+// bodies. What comes
 // between two ends of steps is one transaction, see [device.Ledger]. The
 // pointers are valid during the call only.
 type Journal interface {
 	lockspace.Journal
-	// PutNode, PutHandle and PutBody add a record or replace the one with the
-	// same number.
+	// What begins with Put adds a record or replaces the one with the same
+	// number.
 	PutNode(*NodeRecord)
 	DropNode(id uint64)
 	PutHandle(*HandleRecord)

@@ -135,15 +135,6 @@ func (m *mortal) Do(step func()) {
 	})
 }
 
-// restoreHere is restore in a bubble.
-func (s *served) restoreHere(records store) {
-	s.t.Helper()
-	old := s.options.Device.(*mortal)
-	s.options.Device = &mortal{Device: old.Device}
-	s.restore(records, s.options.Tokens.(*lockspace.Counter))
-	old.dead = true
-}
-
 // bubbleClock is the clock of a bubble; it has been running for an hour.
 type bubbleClock struct{}
 

@@ -259,7 +259,7 @@ func TestLeaseSurvives(t *testing.T) {
 		})
 		s.mustCreate("x", unix.O_EXCL)
 		time.Sleep(6 * time.Second)
-		s.restoreHere(records)
+		s.restore(records)
 		if got := s.setting(1, "lease"); got != "10s\n" {
 			t.Errorf("the lease is %q", got)
 		}
@@ -273,7 +273,7 @@ func TestLeaseSurvives(t *testing.T) {
 			t.Error("the lease did not end in time")
 		}
 		time.Sleep(2 * time.Second)
-		s.restoreHere(records)
+		s.restore(records)
 		if _, errno := s.create("x", unix.O_EXCL); errno != unix.EEXIST {
 			t.Errorf("made in grace: %v", errno)
 		}

@@ -22,12 +22,6 @@ func (l *limiter) ready(r rate, now time.Duration) bool {
 	return l.due-now <= time.Duration(r.burst-1)*r.every
 }
 
-// allowOne is allow for a look-up for one lock, which the limiter of all has to
-// allow too.
-func (l *limiter) allowOne(one *limiter, now time.Duration) bool {
-	return one.ready(oneLookup, now) && l.allow(allLookups, now) && one.allow(oneLookup, now)
-}
-
 // allow is ready, and counts it as done if so.
 func (l *limiter) allow(r rate, now time.Duration) bool {
 	if !l.ready(r, now) {

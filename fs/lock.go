@@ -39,27 +39,12 @@ func (f *FS) lock(in *fuse.LkIn, wait bool) fuse.Status {
 	if status := f.permitLock(&in.InHeader, h.node); status != fuse.OK {
 		return status
 	}
-	f.asked = f.asked[:0]
-	var granted bool
-	var err error
-	if wait && !f.closing {
-		granted, err = f.table.Acquire(r, lockspace.WaitID(in.Unique))
-	} else if err = f.table.Try(r); err == nil {
-		granted = true
-	} else if wait && errors.Is(err, lockspace.ErrHeld) {
-		err = lockspace.ErrShutdown
-	}
-	if errors.Is(err, lockspace.ErrLookup) {
-		place := r.Reserved
-		if place == 0 && wait {
-			place = f.table.Reserve()
-		}
-		return f.lookUpForLock(in.Unique, r.Party.Taker.Pid, place)
-	}
-	if err != nil {
+	switch granted, err := f.ask(&r, in.Unique, wait); {
+	case errors.Is(err, lockspace.ErrLookup):
+		return f.lookUpForLock(&r, in.Unique, wait)
+	case err != nil:
 		return fuse.Status(lockErrno(err))
-	}
-	if !granted {
+	case !granted:
 		f.tellHolders(r.Key)
 		return device.Parked
 	}
@@ -67,9 +52,28 @@ func (f *FS) lock(in *fuse.LkIn, wait bool) fuse.Status {
 	return fuse.OK
 }
 
-// lookUpForLock finds out what the table asked for. place is the request's
-// place in the queue, 0 if it does not wait.
-func (f *FS) lookUpForLock(unique uint64, pid uint32, place uint64) fuse.Status {
+// ask asks the table for a hold. With wait it waits if it must, under the number
+// of its FUSE request, and granted is false then. Errors: those of
+// [lockspace.Table.Try], and of [lockspace.Table.Acquire] with wait; ErrShutdown
+// for who would have to wait when nobody may any more.
+func (f *FS) ask(r *lockspace.Request, unique uint64, wait bool) (granted bool, err error) {
+	f.asked = f.asked[:0]
+	if wait && !f.closing {
+		return f.table.Acquire(*r, lockspace.WaitID(unique))
+	}
+	if err = f.table.Try(*r); wait && errors.Is(err, lockspace.ErrHeld) {
+		err = lockspace.ErrShutdown
+	}
+	return err == nil, err
+}
+
+// lookUpForLock finds out what the table asked for when it was asked for a hold.
+// A request that may wait keeps the place at which it came.
+func (f *FS) lookUpForLock(r *lockspace.Request, unique uint64, wait bool) fuse.Status {
+	pid, place := r.Party.Taker.Pid, r.Reserved
+	if place == 0 && wait {
+		place = f.table.Reserve()
+	}
 	threads := append([]uint32(nil), f.asked...)
 	f.lookUpAt(unique, place, func(x *facts) {
 		if pid != 0 {
@@ -86,15 +90,9 @@ func (f *FS) lookUpForLock(unique uint64, pid uint32, place uint64) fuse.Status 
 func (f *FS) lockRequest(h *handle, in *fuse.LkIn) lockspace.Request {
 	r := lockspace.Request{
 		Key: h.node.key,
-		Party: lockspace.Party{
-			Handle: h.ID,
-			File:   h.Node,
-			Taker: lockspace.Process{
-				Pid: in.Lk.Pid, UID: in.Uid, GID: in.Gid, Started: f.facts.started(in.Lk.Pid),
-			},
-			Opener: h.Opener,
-			Opened: h.Opened,
-		},
+		Party: h.party(lockspace.Process{
+			Pid: in.Lk.Pid, UID: in.Uid, GID: in.Gid, Started: f.facts.started(in.Lk.Pid),
+		}),
 		Via:    lockspace.ViaFlock,
 		Mode:   lockspace.Shared,
 		Range:  lockspace.Whole,
@@ -151,7 +149,7 @@ func (f *FS) GetLk(_ <-chan struct{}, in *fuse.LkIn, out *fuse.LkOut) fuse.Statu
 	r.Party.Taker = p
 	hold, found, err := f.table.Test(r)
 	if errors.Is(err, lockspace.ErrLookup) {
-		return f.lookUpForLock(in.Unique, p.Pid, 0)
+		return f.lookUpForLock(&r, in.Unique, false)
 	}
 	if !found {
 		out.Lk = in.Lk

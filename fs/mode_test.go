@@ -6,7 +6,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lockfs/lockfs/fs"
-	"github.com/lockfs/lockfs/lockspace"
 )
 
 // Where the directory decides, a file that comes from where it had a mode keeps
@@ -14,20 +13,16 @@ import (
 // renaming it from one to the other.
 func TestAFileKeepsItsModeWhereTheDirectoryDecides(t *testing.T) {
 	const byHandle = 7 // a directory in which open files hold
-	policy, err := (fs.Policy{}).With("hold=name")
-	if err != nil {
-		t.Fatal(err)
-	}
-	records, tokens := store{}, new(lockspace.Counter)
+	records := store{}
 	s := serveWith(t, func(o *fs.Options) {
-		o.Policy = policy
+		o.Policy = mustPolicy(t, "hold=name")
 		o.Journal = fs.NewRecords(records, new(fs.Saved))
 	})
 	s.call(opGetattr, 1, zeros(16))
 	r := fs.NewRecords(records, new(fs.Saved))
 	r.PutFile(&fs.FileRecord{Ino: byHandle, Kind: 1, Mode: 0o777, UID: 1002, GID: 1002})
 	r.PutEntry(&fs.EntryRecord{ID: 7, Dir: 1, Name: "by handle", File: byHandle})
-	s.restore(records, tokens)
+	s.restore(records)
 
 	bob := caller{uid: 1002, gid: 1002, pid: 200}
 	dir := native.Uint64(s.must(bob, opMkdir, 1, u32(0o777), u32(0), cstring("by name")).body)

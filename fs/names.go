@@ -70,17 +70,13 @@ func (f *FS) takeByName(in *fuse.InHeader, k lockspace.Key, via lockspace.Via, i
 			p.Started = started
 		}
 	}
-	now := f.clock.Now()
-	err := f.table.Try(lockspace.Request{
+	return makeStatus(f.table.Try(lockspace.Request{
 		Key:    k,
-		Party:  lockspace.Party{Handle: handle, File: ino, Taker: p, Opener: p, Opened: now},
+		Party:  lockspace.Party{Handle: handle, File: ino, Taker: p, Opener: p, Opened: f.clock.Now()},
 		Via:    via,
-		Mode:   lockspace.Exclusive,
-		Range:  lockspace.Whole,
 		ByName: true,
 		Thread: in.Pid,
-	})
-	return makeStatus(err)
+	}))
 }
 
 // Link gives a file another name, and takes its lock. EPERM: directories have
@@ -173,21 +169,17 @@ func (f *FS) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Statu
 	case !f.isEmpty(e.file):
 		return fuse.Status(unix.ENOTEMPTY)
 	}
-	if status := f.endHolds(in, at); status != fuse.OK {
+	if status := f.permitEnd(in, at); status != fuse.OK {
 		return status
 	}
+	f.endHolds(in, at)
 	f.removeEntry(e)
 	return fuse.OK
 }
 
 // isEmpty reports whether a directory has no entries and nothing in it is held.
 func (f *FS) isEmpty(x *file) bool {
-	empty := len(x.content.byName) == 0
-	f.table.List(x.Ino, 0, func(uint64, string) bool {
-		empty = false
-		return false
-	})
-	return empty
+	return len(x.content.byName) == 0 && f.table.LastListed(x.Ino) == 0
 }
 
 // Rename gives what is under a name another one, and the old name's lock back.
@@ -207,13 +199,22 @@ func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName strin
 	if status != fuse.OK {
 		return status
 	}
+	if oldName == controlName || newName == controlName {
+		return fuse.EPERM
+	}
 	d := f.find(from.key, &in.InHeader)
+	if d == nil {
+		return fuse.ENOENT
+	}
+	status = f.rename(in, from, to, d)
+	f.collect(d) // it may have been made for this
+	return status
+}
+
+// rename is Rename of a node.
+func (f *FS) rename(in *fuse.RenameIn, from, to place, d *node) fuse.Status {
 	target := f.entry(to.key)
 	switch {
-	case oldName == controlName || newName == controlName:
-		return fuse.EPERM
-	case d == nil:
-		return fuse.ENOENT
 	case in.Flags&unix.RENAME_NOREPLACE != 0 && f.exists(to.key):
 		return fuse.Status(unix.EEXIST)
 	case from.key == to.key || target != nil && target.file == d.file:
@@ -234,7 +235,7 @@ func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName strin
 	}
 	// Everything that can fail, or takes a detour, comes before what changes
 	// anything.
-	if status := f.checkEnd(&in.InHeader, from); status != fuse.OK {
+	if status := f.permitEnd(&in.InHeader, from); status != fuse.OK {
 		return status
 	}
 	if in.Flags&unix.RENAME_NOREPLACE != 0 {
@@ -248,7 +249,7 @@ func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName strin
 	}
 	e := f.entry(from.key)
 	f.enterAs(to.key, x)
-	f.endChecked(&in.InHeader, from)
+	f.endHolds(&in.InHeader, from)
 	if e != nil {
 		f.removeEntry(e)
 	} else {

@@ -27,16 +27,18 @@ func byName(name string, via lockspace.Via) *lockspace.Hold {
 // What is held by name, and a lock in grace, are taken over without an open
 // file.
 func TestRestoreNames(t *testing.T) {
-	records, tokens := store{}, new(lockspace.Counter)
-	*tokens = 7
-	s := serveWith(t, func(o *fs.Options) { o.Journal = fs.NewRecords(records, new(fs.Saved)) })
+	records := store{}
+	s := serveWith(t, func(o *fs.Options) {
+		o.Journal = fs.NewRecords(records, new(fs.Saved))
+		*o.Tokens.(*lockspace.Counter) = 7
+	})
 	s.call(opGetattr, 1, zeros(16))
 	r := fs.NewRecords(records, new(fs.Saved))
 	r.PutFile(&fs.FileRecord{Ino: 7})
 	r.PutEntry(&fs.EntryRecord{ID: 7, Dir: 1, Name: "held", File: 7})
 	r.PutHold(byName("held", lockspace.ViaLink))
 	r.PutGrace(&lockspace.Grace{ID: 1, Key: lockspace.Key{Dir: 1, Name: "grace"}, Until: 1 << 62})
-	s.restore(records, tokens)
+	s.restore(records)
 	if got := sorted(s.list()); len(got) != 1 || got[0] != "held" {
 		t.Errorf("listed are %q, want what is held", got)
 	}
@@ -47,7 +49,7 @@ func TestRestoreNames(t *testing.T) {
 		t.Error("what is in grace was made")
 	}
 	r.DropGrace(1)
-	s.restore(records, tokens)
+	s.restore(records)
 	if _, errno := s.create("grace", unix.O_EXCL); errno != 0 {
 		t.Errorf("when the grace was over: %v", errno)
 	}
@@ -74,16 +76,7 @@ func TestRestoreRefusesNames(t *testing.T) {
 		r.PutFile(&fs.FileRecord{Ino: 7})
 		r.PutEntry(&fs.EntryRecord{ID: 7, Dir: 1, Name: "x", File: 7})
 		r.PutHold(h)
-		var saved fs.Saved
-		var err error
-		for k, data := range records {
-			err = errors.Join(err, saved.Load(uint8(k[0]), k[1], data))
-		}
-		if err == nil {
-			o := s.options
-			o.Journal = fs.Discard{}
-			_, err = fs.Restore(o, &saved)
-		}
+		err := s.restorable(records)
 		if !errors.Is(err, fs.ErrRecord) {
 			t.Errorf("a hold %s: %v", name, err)
 		}

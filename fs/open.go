@@ -10,10 +10,7 @@ import (
 
 // Create opens a name that was free when the kernel looked it up. With O_EXCL
 // it takes the lock, or fails with EEXIST; without, it opens the name whether
-// it is held by now or not.
-//
-// In a lockspace whose names hold it makes a file, which stays; and where opening
-// takes the lock too, see openhold.go.
+// it is held by now or not. What it makes is the policy's to say.
 func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	if isControl(in.NodeId) {
 		return cannotMake(in.NodeId)
@@ -30,10 +27,41 @@ func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse
 	}
 	key := lockspace.Key{Dir: dir.ID, Name: name}
 	f.noteUse(&in.InHeader, key)
-	e, excl := f.entry(key), in.Flags&unix.O_EXCL != 0
-	if e != nil && !excl {
-		return f.createExisting(in, f.nodes.of(e), out)
+	var h *handle
+	var status fuse.Status
+	if e := f.entry(key); e != nil && in.Flags&unix.O_EXCL == 0 {
+		h, status = f.createExisting(in, f.nodes.of(e))
+	} else {
+		h, status = f.createNew(in, dir, key)
 	}
+	if status != fuse.OK {
+		return status
+	}
+	f.enter(h.node, &out.EntryOut)
+	out.Fh, out.OpenFlags = h.ID, fuse.FOPEN_DIRECT_IO
+	return fuse.OK
+}
+
+// createExisting opens what somebody has made since the kernel looked.
+func (f *FS) createExisting(in *fuse.CreateIn, d *node) (h *handle, status fuse.Status) {
+	switch {
+	case d.file.Kind == directory:
+		status = fuse.EISDIR
+	case d.file.Kind == symlink:
+		status = errStale // the kernel looks again, and follows it
+	case f.openHolds(d):
+		h, status = f.openHold(&in.InHeader, d, in.Flags, false)
+	default:
+		h, status = f.openFile(&in.InHeader, d, in.Flags)
+	}
+	if status != fuse.OK {
+		f.collect(d)
+	}
+	return h, status
+}
+
+// createNew makes a name that has no entry; with O_EXCL, it takes its lock.
+func (f *FS) createNew(in *fuse.CreateIn, dir *node, key lockspace.Key) (*handle, fuse.Status) {
 	want := uint32(mayWrite | maySearch)
 	if !dir.file.holdsByName() {
 		// What is made here can be held by somebody else, now or later, and
@@ -41,62 +69,55 @@ func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse
 		want |= wanted(in.Flags)
 	}
 	if status := f.permit(&in.InHeader, dir, want); status != fuse.OK {
-		return status
+		return nil, status
 	}
 	p, ok := f.caller(&in.InHeader)
 	if !ok {
-		return device.Parked
+		return nil, device.Parked
 	}
-	if excl && (e != nil || f.table.Held(key)) {
-		return fuse.Status(unix.EEXIST)
+	if in.Flags&unix.O_EXCL != 0 && f.exists(key) {
+		return nil, fuse.Status(unix.EEXIST)
 	}
-	if dir.file.holdsByOpen() {
-		return f.createHold(in, key, out)
+	switch dir.file.Policy.hold {
+	case holdName:
+		return f.createFile(in, dir, key, p)
+	case holdOpen:
+		return f.createHold(in, key)
 	}
-	var d *node
-	if dir.file.holdsByName() {
-		x := f.newFile(dir.file, regular, in.Mode, in.Uid, in.Gid)
-		if excl {
-			if status := f.takeByName(&in.InHeader, key, lockspace.ViaExcl, x.Ino, f.lastHandle+1); status != fuse.OK {
-				return status
-			}
-		}
-		d = f.nodes.of(f.enterAs(key, x))
-	} else {
-		d = f.lockNode(key, in.Uid, in.Gid)
-	}
-	h := f.open(d, p)
-	if excl && !dir.file.holdsByName() {
-		if err := f.takeName(h, in.Pid); err != nil {
-			f.close(h.ID)
-			return makeStatus(err)
-		}
-	}
-	f.enterOpen(d, h, out)
-	return fuse.OK
+	return f.createLock(in, key, p)
 }
 
-// createExisting opens what somebody has made since the kernel looked.
-func (f *FS) createExisting(in *fuse.CreateIn, d *node, out *fuse.CreateOut) fuse.Status {
-	switch d.file.Kind {
-	case directory:
-		return fuse.EISDIR
-	case symlink:
-		return errStale // the kernel looks again, and follows it
+// createFile makes a file, whose name holds if it was made with O_EXCL
+// (hold=name).
+func (f *FS) createFile(in *fuse.CreateIn, dir *node, key lockspace.Key, p lockspace.Process) (*handle, fuse.Status) {
+	x := f.newFile(dir.file, regular, in.Mode, in.Uid, in.Gid)
+	if in.Flags&unix.O_EXCL != 0 {
+		if status := f.takeByName(&in.InHeader, key, lockspace.ViaExcl, x.Ino, f.lastHandle+1); status != fuse.OK {
+			return nil, status
+		}
 	}
-	if f.openHolds(d) {
-		return f.createHeld(in, d, out)
-	}
-	h, status := f.openExisting(&in.InHeader, d, in.Flags)
-	if status == fuse.OK {
-		f.enterOpen(d, h, out)
-	}
-	return status
+	return f.open(f.nodes.of(f.enterAs(key, x)), p), fuse.OK
 }
 
-// openExisting opens what is there, for a request with these flags. The status
-// is OK, or why not, or Parked for a detour.
-func (f *FS) openExisting(in *fuse.InHeader, d *node, flags uint32) (*handle, fuse.Status) {
+// createLock opens a lock without an entry, and holds it by the open file if that
+// was made with O_EXCL (hold=handle).
+func (f *FS) createLock(in *fuse.CreateIn, key lockspace.Key, p lockspace.Process) (*handle, fuse.Status) {
+	h := f.open(f.lockNode(key, in.Uid, in.Gid), p)
+	if in.Flags&unix.O_EXCL == 0 {
+		return h, fuse.OK
+	}
+	err := f.table.Try(lockspace.Request{Key: key, Party: h.party(p), Via: lockspace.ViaExcl, Thread: in.Pid})
+	if err != nil {
+		f.close(h.ID)
+		return nil, makeStatus(err)
+	}
+	f.touch(h.Node)
+	return h, fuse.OK
+}
+
+// openFile opens what is there, for a request with these flags. The status is OK,
+// or why not, or Parked for a detour.
+func (f *FS) openFile(in *fuse.InHeader, d *node, flags uint32) (*handle, fuse.Status) {
 	if status := f.permitOpen(in, d, flags); status != fuse.OK {
 		return nil, status
 	}
@@ -116,32 +137,6 @@ func (f *FS) openExisting(in *fuse.InHeader, d *node, flags uint32) (*handle, fu
 	return h, fuse.OK
 }
 
-func (f *FS) enterOpen(d *node, h *handle, out *fuse.CreateOut) {
-	f.enter(d, &out.EntryOut)
-	out.Fh = h.ID
-	out.OpenFlags = fuse.FOPEN_DIRECT_IO
-}
-
-// takeName takes the lock for a handle that was opened with O_EXCL.
-func (f *FS) takeName(h *handle, tid uint32) error {
-	err := f.table.Try(lockspace.Request{
-		Key: h.node.key,
-		Party: lockspace.Party{
-			Handle: h.ID,
-			File:   h.Node,
-			Taker:  h.Opener,
-			Opener: h.Opener,
-			Opened: h.Opened,
-		},
-		Via:    lockspace.ViaExcl,
-		Mode:   lockspace.Exclusive,
-		Range:  lockspace.Whole,
-		Thread: tid,
-	})
-	f.touch(h.Node)
-	return err
-}
-
 // wanted is what the flags of an open(2) ask of the directory.
 func wanted(flags uint32) uint32 {
 	var want uint32
@@ -154,13 +149,12 @@ func wanted(flags uint32) uint32 {
 	return want
 }
 
-// Open opens a name that was held when the kernel looked it up. It may be free
-// by now: an open file is not a hold, and to fail would break O_CREAT.
+// Open opens a name that was there when the kernel looked it up. A lock may be
+// free by now: an open file is not a hold, and to fail would break O_CREAT.
 func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	if isControl(in.NodeId) {
 		fh, status := f.openControl(in)
-		out.Fh = fh
-		out.OpenFlags = fuse.FOPEN_DIRECT_IO
+		out.Fh, out.OpenFlags = fh, fuse.FOPEN_DIRECT_IO
 		return status
 	}
 	d := f.nodes.get(in.NodeId)
@@ -172,12 +166,11 @@ func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 	if f.openHolds(d) {
 		h, status = f.openHold(&in.InHeader, d, in.Flags, true)
 	} else {
-		h, status = f.openExisting(&in.InHeader, d, in.Flags)
+		h, status = f.openFile(&in.InHeader, d, in.Flags)
 	}
 	if status != fuse.OK {
 		return status
 	}
-	out.Fh = h.ID
-	out.OpenFlags = fuse.FOPEN_DIRECT_IO
+	out.Fh, out.OpenFlags = h.ID, fuse.FOPEN_DIRECT_IO
 	return fuse.OK
 }

@@ -74,29 +74,19 @@ func (f *FS) openHold(in *fuse.InHeader, d *node, flags uint32, wait bool) (*han
 	r := f.openRequest(in, d, p, flags)
 	nonblock := flags&unix.O_NONBLOCK != 0
 	wait = wait && !nonblock
-	f.asked = f.asked[:0]
 	f.lastHandle = r.Party.Handle
-	var err error
-	granted := true
-	if wait && !f.closing {
+	if wait {
 		f.await(in.Unique, d)
-		if granted, err = f.table.Acquire(r, lockspace.WaitID(in.Unique)); granted || err != nil {
-			f.awaited(in.Unique)
-		}
-	} else {
-		err = f.table.Try(r)
+	}
+	granted, err := f.ask(&r, in.Unique, wait)
+	if granted || err != nil {
+		f.awaited(in.Unique)
 	}
 	switch {
 	case errors.Is(err, lockspace.ErrLookup):
-		place := r.Reserved
-		if place == 0 && wait {
-			place = f.table.Reserve()
-		}
-		return nil, f.lookUpForLock(in.Unique, p.Pid, place)
+		return nil, f.lookUpForLock(&r, in.Unique, wait)
 	case errors.Is(err, lockspace.ErrHeld) && nonblock:
 		return nil, errTxtBsy
-	case errors.Is(err, lockspace.ErrHeld) && wait:
-		return nil, fuse.Status(lockErrno(lockspace.ErrShutdown))
 	case errors.Is(err, lockspace.ErrHeld):
 		return nil, errStale
 	case err != nil:
@@ -149,40 +139,23 @@ func (f *FS) keepName(d *node) {
 	}
 }
 
-// createHold is the CREATE of a name that is not there, or only while it is held:
-// it is made, and its lock is taken. It never waits: the kernel has the directory
-// locked.
-func (f *FS) createHold(in *fuse.CreateIn, key lockspace.Key, out *fuse.CreateOut) fuse.Status {
+// createHold is the CREATE of a name that has no entry: it is made, and its lock
+// is taken. It never waits: the kernel has the directory locked.
+func (f *FS) createHold(in *fuse.CreateIn, key lockspace.Key) (*handle, fuse.Status) {
 	d := f.lockNode(key, in.Uid, in.Gid)
 	h, status := f.openHold(&in.InHeader, d, in.Flags, false)
-	switch {
-	case status == fuse.OK:
-		f.enterOpen(d, h, out)
-		return fuse.OK
-	case status == device.Parked:
-		return status
-	case status != errStale && status != errTxtBsy:
-	case in.Flags&unix.O_EXCL != 0:
-		status = fuse.Status(unix.EEXIST)
-	default:
-		f.keepName(d) // where it is waited for, the next time
+	if status == fuse.OK {
+		return h, fuse.OK
+	}
+	if status == errStale || status == errTxtBsy { // it would have to wait
+		if in.Flags&unix.O_EXCL != 0 {
+			status = fuse.Status(unix.EEXIST)
+		} else {
+			f.keepName(d) // where it is waited for, the next time
+		}
 	}
 	f.collect(d)
-	return status
-}
-
-// createHeld is the CREATE of a name that somebody has made since the kernel
-// looked.
-func (f *FS) createHeld(in *fuse.CreateIn, d *node, out *fuse.CreateOut) fuse.Status {
-	h, status := f.openHold(&in.InHeader, d, in.Flags, false)
-	switch status {
-	case fuse.OK:
-		f.enterOpen(d, h, out)
-	case device.Parked:
-	default:
-		f.collect(d)
-	}
-	return status
+	return nil, status
 }
 
 // await keeps the node on which a request waits to open a file.
@@ -215,24 +188,6 @@ func (f *FS) grantedOpen(w *lockspace.Wait) {
 	h := f.opened(d, &w.Party)
 	f.dev.AnswerOpen(uint64(w.ID), h.ID, fuse.FOPEN_DIRECT_IO)
 }
-
-// heldByOpenFile reports whether a removal at a place is refused because an open
-// file has the lock.
-func (f *FS) heldByOpenFile(at place) bool {
-	if !at.dir.file.holdsByOpen() {
-		return false
-	}
-	for h := range f.table.Holds(at.key) {
-		if !h.ByName {
-			return true
-		}
-	}
-	return false
-}
-
-// passedOn reports whether a name that is being removed has gone to somebody who
-// waited to open it: it is that one's now, and stays.
-func (f *FS) passedOn(at place) bool { return at.dir.file.holdsByOpen() && f.table.Held(at.key) }
 
 // restoreOpening finds the node of an OPEN that was waiting when the process
 // died, and makes sure that the number of its open file is nobody else's. An

@@ -14,15 +14,14 @@ import (
 // programs see of it.
 
 // serveOpen serves such a lockspace that goes on from its records with restore.
-func serveOpen(t testing.TB) (s *served, records store, tokens *lockspace.Counter) {
+func serveOpen(t testing.TB) (s *served, records store) {
 	t.Helper()
-	records, tokens = store{}, new(lockspace.Counter)
+	records = store{}
 	s = serveWith(t, func(o *fs.Options) {
 		o.Journal = fs.NewRecords(records, new(fs.Saved))
-		o.Tokens = tokens
 		o.Policy = mustPolicy(t, "hold=open")
 	})
-	return s, records, tokens
+	return s, records
 }
 
 // setHold changes the policy of the root.
@@ -86,13 +85,13 @@ func openWait(name string, node, handle uint64) *lockspace.Wait {
 // An OPEN that waits is answered with an open file by whoever serves when its
 // turn comes, and its number is nobody else's.
 func TestAnOpenThatWaitsOutlivesItsProcess(t *testing.T) {
-	s, records, tokens := serveOpen(t)
+	s, records := serveOpen(t)
 	held := s.mustCreate("x", 0)
 	first, second := s.startOpen(held.node, unix.O_RDONLY), s.startOpen(held.node, unix.O_RDWR)
 	if !s.pending(first) || !s.pending(second) {
 		t.Fatal("two inside")
 	}
-	s.restore(records, tokens)
+	s.restore(records)
 	numbers := map[uint64]bool{held.handle: true}
 	isNew := func(f file) {
 		t.Helper()
@@ -110,7 +109,7 @@ func TestAnOpenThatWaitsOutlivesItsProcess(t *testing.T) {
 	if !s.pending(second) {
 		t.Fatal("a writer beside a reader")
 	}
-	s.restore(records, tokens)
+	s.restore(records)
 	isNew(s.mustCreate("y", 0))
 	// No reader passes the writer, nor a CREATE, which does not wait.
 	if e := s.call(opOpen, held.node, u32(unix.O_RDONLY|unix.O_NONBLOCK), u32(0)).errno; e != unix.ETXTBSY {
@@ -141,7 +140,7 @@ func TestAnOpenThatWaitsOutlivesItsProcess(t *testing.T) {
 // The kernel may have forgotten the node when a wait that it interrupted is still
 // remembered; and if it forgets one on which a request waits, that is its fault.
 func TestAnOpenKeepsItsNode(t *testing.T) {
-	s, records, tokens := serveOpen(t)
+	s, records := serveOpen(t)
 	held := s.mustCreate("x", 0)
 	s.startOpen(held.node, unix.O_RDWR)
 	interrupted := s.unique
@@ -152,11 +151,11 @@ func TestAnOpenKeepsItsNode(t *testing.T) {
 	other := s.startOpen(held.node, unix.O_RDWR)
 	s.pending(other)
 	s.send(opForget, held.node, u64(1))
-	s.restore(records, tokens)
+	s.restore(records)
 	s.release(held)
 	s.release(s.opened(other, held.node))
 	s.pending(0)
-	s.restore(records, tokens)
+	s.restore(records)
 	if r := s.call(opGetattr, held.node, zeros(16)); r.errno != unix.ESTALE {
 		t.Errorf("the node that was forgotten: %v, want ESTALE", r.errno)
 	}
@@ -168,7 +167,7 @@ func TestAnOpenKeepsItsNode(t *testing.T) {
 // An OPEN of what has lost its name meanwhile finds nothing to take: the kernel
 // looks again.
 func TestAnOpenOfARemovedNameIsStale(t *testing.T) {
-	s, _, _ := serveOpen(t)
+	s, _ := serveOpen(t)
 	old := s.mustCreate("x", 0)
 	s.release(old)
 	if r := s.call(opUnlink, 1, cstring("x")); r.errno != 0 {
@@ -236,7 +235,7 @@ func TestAnOpenOnADetourKeepsItsPlace(t *testing.T) {
 // poll(2): what is told at once, who is woken, and by whom after a death.
 func TestPollOfWhatOpenHolds(t *testing.T) {
 	const in, out, rdNorm = unix.POLLIN, unix.POLLOUT, 0x40
-	s, records, tokens := serveOpen(t)
+	s, records := serveOpen(t)
 	f := s.mustCreate("x", 0)
 	one, two, three := s.mustCreate("r", 0), file{}, file{}
 	s.release(one)
@@ -262,7 +261,7 @@ func TestPollOfWhatOpenHolds(t *testing.T) {
 	}
 	s.poll(one, 71, in)
 	s.poll(two, 72, in)
-	s.restore(records, tokens)
+	s.restore(records)
 	// By flock as well.
 	s.startFlock(three, unix.F_WRLCK)
 	if woken := fmt.Sprint(s.notified()); woken != "[71 72]" {
@@ -286,7 +285,7 @@ func TestPollOfWhatOpenHolds(t *testing.T) {
 // A directory becomes one in which open takes the lock, and ceases to be one:
 // what is held stays held.
 func TestTheHoldPolicyChangesUnderOpenFiles(t *testing.T) {
-	s, _, _ := serveOpen(t)
+	s, _ := serveOpen(t)
 	s.setHold("handle")
 	byHandle, unheld := s.mustCreate("x", unix.O_EXCL), s.mustCreate("y", 0)
 	s.write(unheld, 0, "old")
@@ -327,9 +326,15 @@ func TestTheHoldPolicyChangesUnderOpenFiles(t *testing.T) {
 	if other := s.mustOpen(x.node, unix.O_RDWR); s.flock(other, unix.F_RDLCK) != unix.EAGAIN {
 		t.Error("what open has taken is not held any more")
 	}
+	if got := s.poll(x, 6, unix.POLLOUT); got != 0 {
+		t.Errorf("poll says %#x for POLLOUT", got)
+	}
 	s.caller = caller{uid: 1000, gid: 1000, pid: 300}
 	if e := s.call(opUnlink, 1, cstring("x")).errno; e != 0 { // it breaks the lock, as elsewhere
 		t.Errorf("unlink: %v", e)
+	}
+	if woken := fmt.Sprint(s.notified()); woken != "[6]" {
+		t.Errorf("woken are %v, want the victim: poll says something else now", woken)
 	}
 	reader := s.opened(waits, x.node)
 	if r := s.call(opFsync, x.node, u64(x.handle), zeros(8)); r.errno != unix.ESTALE {

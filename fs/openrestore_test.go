@@ -27,21 +27,12 @@ func TestRestoreRefusesOpens(t *testing.T) {
 		"!for some bytes":        func(w *lockspace.Wait, _ file) { w.Range.Last = 5 },
 		"!for as long as a name": func(w *lockspace.Wait, _ file) { w.ByName = true },
 	} {
-		s, records, _ := serveOpen(t)
+		s, records := serveOpen(t)
 		f := s.mustCreate("x", 0)
 		w := openWait("x", f.node, f.handle+1)
 		change(w, f)
 		fs.NewRecords(records, new(fs.Saved)).PutWait(w)
-		var saved fs.Saved
-		var err error
-		for k, data := range records {
-			err = errors.Join(err, saved.Load(uint8(k[0]), k[1], data))
-		}
-		if err == nil {
-			o := s.options
-			o.Journal = fs.Discard{}
-			_, err = fs.Restore(o, &saved)
-		}
+		err := s.restorable(records)
 		if wrong := strings.HasPrefix(name, "!"); errors.Is(err, fs.ErrRecord) != wrong || !wrong && err != nil {
 			t.Errorf("an OPEN %s: %v", name, err)
 		}
@@ -56,7 +47,7 @@ func TestOpensAtRandom(t *testing.T) {
 		mode   uint32
 	}
 	for seed := range uint64(20) {
-		s, records, tokens := serveOpen(t)
+		s, records := serveOpen(t)
 		rng := rand.New(rand.NewPCG(seed, 9))
 		first := s.mustCreate("x", 0)
 		node, holders, writers, body := first.node, []file{first}, 1, ""
@@ -76,7 +67,7 @@ func TestOpensAtRandom(t *testing.T) {
 			busy := len(queue) > 0 || writers > 0 || len(holders) > 0 && mode != unix.O_RDONLY
 			switch op := rng.IntN(8); {
 			case op == 0:
-				s.restore(records, tokens)
+				s.restore(records)
 			case op < 3 && len(queue) < 10:
 				u := s.startOpen(node, mode)
 				if s.pending(u) != busy {

@@ -9,8 +9,9 @@ import (
 	"github.com/lockfs/lockfs/lockspace"
 )
 
-// Permission, checked here on every request (the kernel is not asked to): the
-// directory's bits decide about its locks, free or held.
+// Permission, checked here on every request (the kernel is not asked to). The
+// directory's bits decide about its locks, free or held, and where names hold a
+// file's own about the file.
 
 // Bits of access, as in a mode.
 const (

@@ -183,10 +183,8 @@ func (f *FS) setPolicy(dir *node, p Policy) {
 	dir.file.Policy = p
 	f.keepFile(dir.file)
 	f.applyPolicy(dir.file)
-	for _, s := range dir.file.content.order {
-		if s.entry != nil {
-			f.rewatch(s.entry)
-		}
+	for e := range dir.file.content.order.All() {
+		f.rewatch(e)
 	}
 }
 

@@ -175,15 +175,15 @@ func (f *FS) removeLapsed() {
 
 // isInUse reports whether anything in a directory is held.
 func (f *FS) isInUse(x *file) bool {
-	used := false
-	f.table.List(x.Ino, 0, func(uint64, string) bool {
-		used = true
-		return false
-	})
-	for _, e := range x.content.byName {
-		used = used || e.file.Kind == directory && f.isInUse(e.file)
+	if f.table.LastListed(x.Ino) != 0 {
+		return true
 	}
-	return used
+	for e := range x.content.order.All() {
+		if e.file.Kind == directory && f.isInUse(e.file) {
+			return true
+		}
+	}
+	return false
 }
 
 // removeAll removes a name, and all that is in it if it is a directory.

@@ -252,7 +252,7 @@ func TestReapSurvives(t *testing.T) {
 				if diesBetween {
 					s.procs.kill(123)
 				}
-				s.restoreHere(records)
+				s.restore(records)
 				s.call(opGetattr, 1, zeros(16))
 				s.end(123)
 				s.wantListed(t, "after the death", "y")

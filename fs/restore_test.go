@@ -22,38 +22,61 @@ func (s store) Put(kind uint8, id uint64, data []byte) {
 }
 func (s store) Drop(kind uint8, id uint64) { delete(s, [2]uint64{uint64(kind), id}) }
 
-// restored puts a filesystem made from the records in the place of the one
-// that wrote them, as after the death of its process.
-func (s *served) restore(records store, tokens *lockspace.Counter) {
+// load reads the records back.
+func (s store) load() (*fs.Saved, error) {
+	saved, err := new(fs.Saved), error(nil)
+	for k, data := range s {
+		err = errors.Join(err, saved.Load(uint8(k[0]), k[1], data))
+	}
+	return saved, err
+}
+
+// restore puts a filesystem made from the records in the place of the one that
+// wrote them, as after the death of its process.
+func (s *served) restore(records store) {
 	s.t.Helper()
 	s.conn.Do(func() {
-		var saved fs.Saved
-		for k, data := range records {
-			if err := saved.Load(uint8(k[0]), k[1], data); err != nil {
-				s.t.Error(err)
-			}
+		saved, err := records.load()
+		if err != nil {
+			s.t.Error(err)
 		}
 		o := s.options
-		o.Journal = fs.NewRecords(records, &saved)
-		o.Tokens = tokens
-		f, err := fs.Restore(o, &saved)
+		o.Journal = fs.NewRecords(records, saved)
+		old, dies := o.Device.(*mortal)
+		if dies {
+			o.Device = &mortal{Device: old.Device}
+		}
+		f, err := fs.Restore(o, saved)
 		if err != nil {
 			s.t.Error(err)
 			return
 		}
 		s.conn.Attach(f)
-		s.fs = f
+		s.fs, s.options.Device = f, o.Device
+		if dies {
+			old.dead = true
+		}
 	})
 	s.init()
+}
+
+// restorable returns what is wrong with records.
+func (s *served) restorable(records store) error {
+	saved, err := records.load()
+	if err == nil {
+		o := s.options
+		o.Journal = fs.Discard{}
+		_, err = fs.Restore(o, saved)
+	}
+	return err
 }
 
 // A filesystem made anew from its records goes on as if nothing had happened.
 func TestRestore(t *testing.T) {
 	for seed := range uint64(10) {
-		records, tokens := store{}, new(lockspace.Counter)
+		records := store{}
 		s := serveWith(t, func(o *fs.Options) {
 			o.Journal = fs.NewRecords(records, new(fs.Saved))
-			o.Tokens = tokens
 		})
 		rng := rand.New(rand.NewPCG(seed, 3))
 		owner := map[string]file{} // who holds each name by flock
@@ -65,7 +88,7 @@ func TestRestore(t *testing.T) {
 			name := fmt.Sprint(rng.IntN(3))
 			s.caller.pid = 100 + rng.Uint32N(100)
 			if rng.IntN(4) == 0 {
-				s.restore(records, tokens)
+				s.restore(records)
 			}
 			switch holder, held := owner[name]; {
 			case !held:
@@ -131,13 +154,13 @@ func TestARequestThatKillsIsRefused(t *testing.T) {
 }
 
 func TestNumbersAreNotReusedAfterRestore(t *testing.T) {
-	records, tokens := store{}, new(lockspace.Counter)
+	records := store{}
 	s := serveWith(t, func(o *fs.Options) { o.Journal = fs.NewRecords(records, new(fs.Saved)) })
 	a := s.mustCreate("x", unix.O_EXCL)
 	s.release(a)
 	s.send(opForget, a.node, u64(1))
 	s.call(opGetattr, 1, zeros(16))
-	s.restore(records, tokens)
+	s.restore(records)
 	b := s.mustCreate("x", unix.O_EXCL)
 	if b.node == a.node || b.handle == a.handle {
 		t.Errorf("node %d, open file %d; before: %d, %d", b.node, b.handle, a.node, a.handle)
@@ -146,12 +169,12 @@ func TestNumbersAreNotReusedAfterRestore(t *testing.T) {
 
 // What is put anew after a restore is not always what has the highest number.
 func TestNumbersAreNotReusedAfterManyRestores(t *testing.T) {
-	records, tokens := store{}, new(lockspace.Counter)
+	records := store{}
 	s := serveWith(t, func(o *fs.Options) { o.Journal = fs.NewRecords(records, new(fs.Saved)) })
 	s.mustCreate("old", unix.O_EXCL)
 	nodes, handles := map[uint64]bool{}, map[uint64]bool{}
 	for i := range 10 {
-		s.restore(records, tokens)
+		s.restore(records)
 		s.call(opLookup, 1, cstring("old"))
 		s.list()
 		if i%2 == 0 {

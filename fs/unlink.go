@@ -37,10 +37,12 @@ func (f *FS) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Stat
 	case e == nil && !f.table.Held(at.key):
 		return fuse.ENOENT
 	}
-	if status := f.endHolds(in, at); status != fuse.OK {
+	if status := f.permitEnd(in, at); status != fuse.OK {
 		return status
 	}
-	if e != nil && !f.passedOn(at) {
+	f.endHolds(in, at)
+	// Who waited to open the name may have it now: it stays then.
+	if passedOn := at.dir.file.holdsByOpen() && f.table.Held(at.key); e != nil && !passedOn {
 		f.removeEntry(e)
 	}
 	return fuse.OK
@@ -53,23 +55,48 @@ func mayRemove(in *fuse.InHeader, dir *node, x *file) bool {
 	return in.Uid == 0 || in.Uid == dir.file.UID || in.Uid == x.UID
 }
 
-// endHolds ends what is held of a name that is being removed, if checkEnd says
-// so. The status is OK, EPERM, EBUSY, or Parked for a detour; nothing is changed then.
-func (f *FS) endHolds(in *fuse.InHeader, at place) fuse.Status {
-	status := f.checkEnd(in, at)
-	if status == fuse.OK {
-		f.endChecked(in, at)
+// permitEnd says whether the caller of a request may remove a name, and end what
+// is held of it: OK, EPERM, EBUSY, or Parked for a detour.
+func (f *FS) permitEnd(in *fuse.InHeader, at place) fuse.Status {
+	byName, byFile := false, false
+	for h := range f.table.Holds(at.key) {
+		byName = byName || h.ByName
+		byFile = byFile || !h.ByName
 	}
-	return status
+	// Who has locked another's file has not made the name.
+	if e := f.entry(at.key); e != nil && !byName && !mayRemove(in, at.dir, e.file) {
+		return fuse.EPERM
+	}
+	switch {
+	case !byName && !byFile:
+		return fuse.OK
+	case byFile && at.dir.file.holdsByOpen():
+		return fuse.EBUSY
+	}
+	p, ok := f.caller(in)
+	if !ok {
+		return device.Parked
+	}
+	if byFile && (f.facts == nil || f.facts.holders == nil) {
+		f.lookUpHolders(in.Unique, at.key, p.Pid)
+		return device.Parked
+	}
+	for h := range f.table.Holds(at.key) {
+		if (h.ByName || f.kinship(h) != self) && !f.mayEnd(in, at.dir, h) {
+			return fuse.EPERM
+		}
+	}
+	return fuse.OK
 }
 
-// endChecked is endHolds after checkEnd.
-func (f *FS) endChecked(in *fuse.InHeader, at place) {
+// endHolds ends what is held of a name that is being removed, as permitEnd has
+// found to be right.
+func (f *FS) endHolds(in *fuse.InHeader, at place) {
 	f.table.End(at.key, func(h *lockspace.Hold) lockspace.Reason {
 		if f.givesBack(in, h) {
 			return lockspace.Released
 		}
-		p, _ := f.caller(in) // known: checkEnd asks if anything is held
+		p, _ := f.caller(in) // known: permitEnd asks if anything is held
 		f.log.Info("lock broken", "name", at.name, "by_pid", p.Pid, "by_uid", p.UID,
 			"holder_pid", f.holder(h).Pid, "holder_uid", f.holder(h).UID, "token", h.Token)
 		return lockspace.Broken
@@ -78,47 +105,10 @@ func (f *FS) endChecked(in *fuse.InHeader, at place) {
 
 // givesBack reports whether a hold is given back by a removal, not broken.
 func (f *FS) givesBack(in *fuse.InHeader, h *lockspace.Hold) bool {
-	if h.ByName && in.Uid == h.Party.Taker.UID {
-		return true
+	if h.ByName {
+		return in.Uid == h.Party.Taker.UID
 	}
-	return !h.ByName && f.kinship(h) != stranger
-}
-
-// checkEnd says whether the caller of a request may end what is held of a name,
-// and remove it.
-func (f *FS) checkEnd(in *fuse.InHeader, at place) fuse.Status {
-	byName, byHandle := false, false
-	for h := range f.table.Holds(at.key) {
-		byName = byName || h.ByName
-		byHandle = byHandle || !h.ByName
-	}
-	// Who has locked another's file has not made the name.
-	if e := f.entry(at.key); e != nil && !byName && !mayRemove(in, at.dir, e.file) {
-		return fuse.EPERM
-	}
-	switch {
-	case !byName && !byHandle:
-		return fuse.OK
-	case f.heldByOpenFile(at):
-		return fuse.EBUSY
-	}
-	p, ok := f.caller(in)
-	if !ok {
-		return device.Parked
-	}
-	if byHandle && (f.facts == nil || f.facts.holders == nil) {
-		f.lookUpHolders(in.Unique, at.key, p.Pid)
-		return device.Parked
-	}
-	for h := range f.table.Holds(at.key) {
-		if !h.ByName && f.kinship(h) == self {
-			continue
-		}
-		if !f.mayEnd(in, at.dir, h) {
-			return fuse.EPERM
-		}
-	}
-	return fuse.OK
+	return f.kinship(h) != stranger
 }
 
 // lookUpHolders finds out who is behind the holds of a lock, and what the

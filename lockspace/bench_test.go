@@ -81,7 +81,7 @@ func takeAndRelease(b *testing.B, t *Table) {
 			for b.Loop() {
 				mustTry(b, t, r)
 				if idiom.via == ViaExcl {
-					t.CloseHandle(r.Key, r.Party.Handle)
+					t.EndHandle(r.Key, r.Party.Handle, Released)
 				} else {
 					t.Unlock(r.Key, r.Party, r.Via, r.Range)
 				}
@@ -214,12 +214,12 @@ func BenchmarkSharedBatch(b *testing.B) {
 			mustWait(b, t, r, id)
 		}
 		observer.granted = observer.granted[:0]
-		t.CloseHandle(key, writer.Party.Handle)
+		t.EndHandle(key, writer.Party.Handle, Released)
 		if len(observer.granted) != readers {
 			b.Fatal("granted", len(observer.granted))
 		}
 		for i := range uint64(readers) {
-			t.CloseHandle(key, i+2)
+			t.EndHandle(key, i+2, Released)
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/readers, "ns/reader")

@@ -27,9 +27,8 @@
 //
 // An open file or an fcntl owner owns the holds taken through it: its unlocks
 // and its end give them back. A hold by name ([Request.ByName]) is owned by the
-// existence of the name: no close ends it, [Table.EndNamed] and [Table.EndHold]
-// do, and [Table.End], which ends all there are. [Table.Move] takes it to
-// another name.
+// existence of the name: no close ends it, [Table.EndHold] does, and [Table.End],
+// which ends all there are. [Table.Move] takes it to another name.
 //
 // In a lockspace with a lease, a hold of any kind ends unless it is renewed in
 // time: by [Table.Renew], or by a lock call of its party on the lock that is not

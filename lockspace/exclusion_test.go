@@ -231,8 +231,8 @@ func TestRecycledOwnerNumber(t *testing.T) {
 		t.Fatalf("it should wait: %v, %v", granted, err)
 	}
 	// The first file's RELEASE at last. It must not take the other's hold.
-	w.CloseHandle(key, 1)
-	w.CloseHandle(key, 1)
+	w.EndHandle(key, 1, Released)
+	w.EndHandle(key, 1, Released)
 	if h := w.state()[key].holds; len(h) != 1 || h[0].Party.Handle != 2 {
 		t.Fatalf("held by %v", h)
 	}
@@ -253,7 +253,7 @@ func TestRecycledOwnerNumberOfOneProcess(t *testing.T) {
 		wantErr(t, "through the first file", w.Try(ofd(1, 100, Range{0, 9})), nil)
 		w.clock.advance(time.Second)
 		wantErr(t, "through the second, with its number", w.Try(ofd(2, 100, again)), nil)
-		w.CloseHandle(key, 1) // its RELEASE at last
+		w.EndHandle(key, 1, Released) // its RELEASE at last
 		wantErr(t, "a stranger", w.Try(ofd(3, 200, again)), ErrHeld)
 		if h := w.state()[key].holds; len(h) != 1 || h[0].Range != again {
 			t.Fatalf("held is %v, want %v", h, again)
@@ -335,7 +335,7 @@ func TestLookupBeforeWaiting(t *testing.T) {
 	more.Party.Taker.Started = 1
 	_, err = w.Acquire(more, 1)
 	wantErr(t, "looked up", err, nil)
-	w.CloseHandle(more.Key, 1)
+	w.EndHandle(more.Key, 1, Released)
 	if h := w.take(); len(h) != 2 || h[1].wait == nil || h[1].wait.ID != 1 {
 		t.Fatalf("the stranger left, and %v", h)
 	}

@@ -254,7 +254,7 @@ func (w *world) state() map[Key]lockState {
 		for q := l.first; q != nil; q = q.next {
 			st.queue = append(st.queue, q.Wait)
 		}
-		st.grace, _ = w.table.InGrace(k)
+		st.grace, _ = w.inGrace(k)
 		s[k] = st
 	}
 	return s
@@ -310,18 +310,6 @@ func (w *world) Unlock(k Key, p Party, via Via, r Range) {
 	w.check()
 }
 
-func (w *world) Flush(k Key, file, owner uint64) {
-	w.tb.Helper()
-	w.table.Flush(k, file, owner)
-	w.check()
-}
-
-func (w *world) CloseHandle(k Key, handle uint64) {
-	w.tb.Helper()
-	w.table.CloseHandle(k, handle)
-	w.check()
-}
-
 func (w *world) End(k Key, why func(*Hold) Reason) {
 	w.tb.Helper()
 	w.table.End(k, why)
@@ -340,11 +328,20 @@ func (w *world) EndOwner(k Key, file, owner uint64, why Reason) {
 	w.check()
 }
 
+// EndNamed ends the hold by name of k, and reports whether there was one.
 func (w *world) EndNamed(k Key, why Reason) bool {
 	w.tb.Helper()
-	was := w.table.EndNamed(k, why)
-	w.check()
-	return was
+	h := w.table.Named(k)
+	return h != nil && w.EndHold(h.ID, why)
+}
+
+// inGrace reports whether k is in grace, and until when.
+func (w *world) inGrace(k Key) (until time.Duration, ok bool) {
+	g := w.table.graces[k]
+	if g == nil {
+		return 0, false
+	}
+	return g.Until, true
 }
 
 func (w *world) EndHold(id HoldID, why Reason) bool {

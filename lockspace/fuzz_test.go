@@ -192,9 +192,9 @@ func step(t *testing.T, w *world, b [4]byte, lastID *WaitID) {
 	case 4:
 		w.Unlock(r.Key, r.Party, r.Via, r.Range)
 	case 5:
-		w.Flush(r.Key, r.Party.File, r.Party.Owner)
+		w.EndOwner(r.Key, r.Party.File, r.Party.Owner, Released)
 	case 6:
-		w.CloseHandle(r.Key, r.Party.Handle)
+		w.EndHandle(r.Key, r.Party.Handle, Released)
 	case 7:
 		w.End(r.Key, func(h *Hold) Reason { return Reason(h.Party.Handle % 6) })
 	case 8:

@@ -270,26 +270,21 @@ func checkNames(t *Table) error {
 func checkListings(t *Table) error {
 	names := 0
 	for dir, s := range t.listings {
-		removed := 0
-		for i, e := range s.entries {
-			if i > 0 && s.entries[i-1].place >= e.place {
-				return fmt.Errorf("the listing of %d is not in order at %d", dir, e.place)
+		last := uint64(0)
+		for place, l := range s.After(0) {
+			if place <= last {
+				return fmt.Errorf("the listing of %d is not in order at %d", dir, place)
 			}
-			l := e.lock
-			if l == nil {
-				removed++
-				continue
-			}
-			if l.key.Dir != dir || t.locks[l.key] != l || len(l.holds) == 0 || l.listed != e.place {
-				return fmt.Errorf("%v is listed in %d at %d and not held so", l.key, dir, e.place)
+			if last = place; l.key.Dir != dir || t.locks[l.key] != l || len(l.holds) == 0 || l.listed != place {
+				return fmt.Errorf("%v is listed in %d at %d and not held so", l.key, dir, place)
 			}
 			names++
 		}
-		if len(s.entries) == 0 && dir != t.vacant {
-			return fmt.Errorf("an empty listing of %d was not forgotten", dir)
+		if last != s.Last() {
+			return fmt.Errorf("the last place of %d is %d, it says %d", dir, last, s.Last())
 		}
-		if s.removed != removed || removed*2 > len(s.entries) {
-			return fmt.Errorf("the listing of %d has %d removed of %d entries, counted are %d", dir, removed, len(s.entries), s.removed)
+		if last == 0 && dir != t.vacant {
+			return fmt.Errorf("an empty listing of %d was not forgotten", dir)
 		}
 	}
 	for k, l := range t.locks {

@@ -37,7 +37,7 @@ func TestList(t *testing.T) {
 	take("b", 3)
 	wantErr(t, "in another directory", w.Try(request(2, "d", 4)), nil)
 	want("c", "a", "b")
-	w.CloseHandle(Key{1, "a"}, 2)
+	w.EndHandle(Key{1, "a"}, 2, Released)
 	want("c", "b")
 	take("a", 5)
 	want("c", "b", "a")
@@ -45,7 +45,7 @@ func TestList(t *testing.T) {
 	if granted, err := w.Acquire(request(1, "c", 6), 1); granted || err != nil {
 		t.Fatal(granted, err)
 	}
-	w.CloseHandle(Key{1, "c"}, 1)
+	w.EndHandle(Key{1, "c"}, 1, Released)
 	want("c", "b", "a")
 	if !w.table.Held(Key{1, "c"}) || w.table.Held(Key{1, "d"}) || w.table.Held(Key{1, "e"}) {
 		t.Fatal("Held says otherwise than List")
@@ -123,7 +123,7 @@ func TestListingsAreForgotten(t *testing.T) {
 	for dir := range uint64(100) {
 		r := Request{Key: Key{dir, "L"}, Via: ViaExcl, Mode: Exclusive, Range: Whole, Party: Party{Handle: dir + 1}}
 		wantErr(t, "take", w.Try(r), nil)
-		w.CloseHandle(r.Key, r.Party.Handle)
+		w.EndHandle(r.Key, r.Party.Handle, Released)
 	}
 	if n := len(w.table.listings); n > 1 {
 		t.Fatalf("%d listings of empty directories", n)
@@ -166,10 +166,10 @@ func TestCounts(t *testing.T) {
 	for range w.table.Holds(key) {
 		break // an iteration may be left early
 	}
-	w.CloseHandle(key, 1)
-	w.CloseHandle(key, 2)
+	w.EndHandle(key, 1, Released)
+	w.EndHandle(key, 2, Released)
 	want(1, 1, 1, 0)
-	w.CloseHandle(key, 4)
+	w.EndHandle(key, 4, Released)
 	want(1, 0, 1, 0)
 	w.clock.advance(ResumeGrace)
 	w.Expire()

@@ -23,22 +23,6 @@ func (l *lock) named() int {
 	return -1
 }
 
-// EndNamed ends the hold by name of k, and no other, and reports whether there
-// was one. ([Table.End] ends others with it, each for its own reason.)
-func (t *Table) EndNamed(k Key, why Reason) bool {
-	l := t.locks[k]
-	if l == nil {
-		return false
-	}
-	i := l.named()
-	if i < 0 {
-		return false
-	}
-	t.end(l, i, why)
-	t.settle(l)
-	return true
-}
-
 // Move is the renaming of a directory: the hold by name of from is that of to
 // from then on, with its number and its token. What is held or waited for
 // through open files of the same node ([Party.File]) goes along. What is left
@@ -67,7 +51,7 @@ func (t *Table) Move(from, to Key) error {
 	// The new place is behind all others of the directory, as if it were taken
 	// now.
 	dest.listed = t.tokens.Next()
-	t.listing(to.Dir).add(dest.listed, dest)
+	t.listing(to.Dir).Add(dest.listed, dest)
 	for i := 0; i < len(l.holds); {
 		if h := l.holds[i]; !h.ByName && h.Party.File != file {
 			i++

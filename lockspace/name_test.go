@@ -222,7 +222,7 @@ func TestMoveTakesTheNodeAlong(t *testing.T) {
 		t.Fatalf("the old name is free, and %v", h)
 	}
 	w.crash()
-	w.CloseHandle(to, 1)
+	w.EndHandle(to, 1, Released)
 	wantErr(t, "ended by its number", nil, nil)
 	if !w.EndHold(id, Reaped) || w.EndHold(id, Reaped) {
 		t.Fatal("the hold was not found by its number once")

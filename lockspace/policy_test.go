@@ -375,14 +375,14 @@ func TestPolicyExtremes(t *testing.T) {
 	wantErr(t, "link", w.table.Try(r), nil)
 	wantNext(math.MaxInt64)
 	w.table.Expire()
-	w.table.EndNamed(r.Key, Reaped)
-	if until, ok := w.table.InGrace(r.Key); !ok || until != math.MaxInt64 {
+	w.table.EndHold(w.table.Named(r.Key).ID, Reaped)
+	if until, ok := w.inGrace(r.Key); !ok || until != math.MaxInt64 {
 		t.Fatalf("in grace until %v, %v", until, ok)
 	}
 	w.table.SetPolicy(1, Policy{Lease: -1, Grace: -1})
 	r.Key.Name = "M"
 	wantErr(t, "link", w.table.Try(r), nil)
-	w.table.EndNamed(r.Key, Reaped)
+	w.table.EndHold(w.table.Named(r.Key).ID, Reaped)
 	wantErr(t, "link again", w.table.Try(r), nil)
 	if len(w.table.policies) != 0 {
 		t.Fatal("a policy of nothing is kept")

@@ -25,13 +25,9 @@ func (t *Table) Unlock(k Key, p Party, via Via, r Range) {
 	t.settle(l)
 }
 
-// Flush is a close of file by the process with the fcntl owner number: every
-// close gives back the POSIX locks of the process on that file (fcntl(2)),
-// and nothing else.
-func (t *Table) Flush(k Key, file, owner uint64) { t.EndOwner(k, file, owner, Released) }
-
-// EndOwner is [Table.Flush] for a reason that the user knows: [Died] if the
-// process is at its end.
+// EndOwner is a close of file by the process with the fcntl owner number: every
+// close ends the POSIX locks of the process on that file (fcntl(2)), and nothing
+// else. why is [Released], or [Died] if the process is at its end.
 func (t *Table) EndOwner(k Key, file, owner uint64, why Reason) {
 	// Every close of any file comes by here; most have no fcntl lock.
 	if t.ownerHolds[owner] == 0 {
@@ -45,15 +41,11 @@ func (t *Table) EndOwner(k Key, file, owner uint64, why Reason) {
 	t.settle(l)
 }
 
-// CloseHandle is the end of an open file: everything taken through it is
-// given back, but for a hold by name, and its places in the queue are given
-// up. A call that is still waiting, which the kernel does not do to an open
-// file, ends with [ErrBroken].
-func (t *Table) CloseHandle(k Key, handle uint64) { t.EndHandle(k, handle, Released) }
-
-// EndHandle is [Table.CloseHandle] for a reason that the user knows: [Died] if
-// it was the end of its process that closed the file, [Lost] if the file is
-// open and what it holds is gone.
+// EndHandle is the end of an open file: everything taken through it ends, but
+// for a hold by name, and its places in the queue are given up. A call that is
+// still waiting, which the kernel does not do to an open file, ends with
+// [ErrBroken]. why is [Released]; [Died] if it was the end of its process that
+// closed the file; or [Lost] if the file is open and what it holds is gone.
 func (t *Table) EndHandle(k Key, handle uint64, why Reason) {
 	l := t.locks[k]
 	if l == nil {

@@ -177,8 +177,8 @@ func TestTwoNodesOfALock(t *testing.T) {
 	stranger := request(3, Exclusive, Range{0, 0})
 	stranger.Party.Owner, stranger.Party.Taker.Pid = 8, 200
 	wantErr(t, "a stranger, while the one is held", w.Try(stranger), ErrHeld)
-	w.Flush(key, 2, 7)
+	w.EndOwner(key, 2, 7, Released)
 	wantErr(t, "after a close of the other", w.Try(stranger), ErrHeld)
-	w.Flush(key, 1, 7)
+	w.EndOwner(key, 1, 7, Released)
 	wantErr(t, "after a close of the one", w.Try(stranger), nil)
 }

@@ -182,7 +182,7 @@ func (s *script) run(t *testing.T, words []string) string {
 	case "move":
 		return strings.Replace(s.outcome(true, s.Move(s.key(words[1]), s.key(words[2]))), "got", "", 1)
 	case "grace":
-		until, ok := s.table.InGrace(s.key(lock))
+		until, ok := s.inGrace(s.key(lock))
 		if !ok {
 			return "none"
 		}
@@ -201,12 +201,12 @@ func (s *script) act(t *testing.T, name string, words []string, lock string) str
 	posix := 1000 + uint64(p.Taker.Pid)
 	switch verb {
 	case "close":
-		s.Flush(key, p.File, posix)
-		s.CloseHandle(key, p.Handle)
+		s.EndOwner(key, p.File, posix, Released)
+		s.EndHandle(key, p.Handle, Released)
 	case "flush":
-		s.Flush(key, p.File, posix)
+		s.EndOwner(key, p.File, posix, Released)
 	case "release":
-		s.CloseHandle(key, p.Handle)
+		s.EndHandle(key, p.Handle, Released)
 	case "interrupted":
 		if !s.Cancel(s.waits[name+"/"+lock]) {
 			return "nothing"

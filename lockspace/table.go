@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"iter"
 	"slices"
+
+	"github.com/lockfs/lockfs/lockspace/listing"
 )
 
 // Table is the lock table.
@@ -32,7 +34,7 @@ type Table struct {
 
 	locks    map[Key]*lock
 	waits    map[WaitID]*wait
-	listings map[uint64]*listing
+	listings map[uint64]*listing.List[lock]
 
 	// The waits of a party, to walk the wait graph: by the fcntl owner's
 	// number and by handle.
@@ -87,8 +89,7 @@ type lock struct {
 	span Range
 	// listed is the place in the directory's listing; 0: not listed.
 	listed uint64
-	// classes are the kinds of idiom seen: 1 for whole-lock idioms, 2 for
-	// fcntl, both for names that were made without an open file.
+	// classes are the kinds of idiom seen, see Request.class.
 	classes uint8
 	// tangled queues allow no short cuts, see tangle.
 	tangled bool
@@ -123,7 +124,7 @@ func New(env Environment) *Table {
 		journal:       env.Journal,
 		locks:         make(map[Key]*lock),
 		waits:         make(map[WaitID]*wait),
-		listings:      make(map[uint64]*listing),
+		listings:      make(map[uint64]*listing.List[lock]),
 		waitsByOwner:  make(map[uint64][]*wait),
 		waitsByHandle: make(map[uint64][]*wait),
 		ownerHolds:    make(map[uint64]int),
@@ -160,20 +161,20 @@ func Restore(env Environment, holds []*Hold, waits []Wait, graces []Grace) *Tabl
 			t.add(l, h.Key)
 			l.listed = h.Listed
 			s := t.listing(h.Key.Dir)
-			if s.entries == nil {
-				s.entries = make([]listEntry, 0, names[h.Key.Dir])
+			if s.Last() == 0 {
+				s.Grow(names[h.Key.Dir])
 			}
-			s.entries = append(s.entries, listEntry{h.Listed, l})
+			s.Add(h.Listed, l)
 		}
 		l.classes |= h.class()
 		t.insert(l, h)
 		t.lastHold = max(t.lastHold, h.ID)
 	}
 	for _, s := range t.listings {
-		slices.SortFunc(s.entries, func(a, b listEntry) int { return cmp.Compare(a.place, b.place) })
-		for _, e := range s.entries {
-			if len(e.lock.holds) > 1 {
-				slices.SortFunc(e.lock.holds, func(a, b *Hold) int { return cmp.Compare(a.ID, b.ID) })
+		s.Sort()
+		for l := range s.All() {
+			if len(l.holds) > 1 {
+				slices.SortFunc(l.holds, func(a, b *Hold) int { return cmp.Compare(a.ID, b.ID) })
 			}
 		}
 	}
@@ -272,7 +273,7 @@ func (t *Table) put(l *lock, h *Hold) {
 	t.tangle(l, &h.Request)
 	if l.listed == 0 {
 		l.listed = h.Token
-		t.listing(l.key.Dir).add(h.Token, l)
+		t.listing(l.key.Dir).Add(h.Token, l)
 	}
 	t.lastHold++
 	h.ID = t.lastHold

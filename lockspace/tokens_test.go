@@ -26,7 +26,7 @@ func TestNoMoreIsLetInThanThereAreTokensFor(t *testing.T) {
 	_, err := w.Acquire(ask("x", 9), 9)
 	wantErr(t, "a wait without a token", err, ErrTokens)
 	for handle := range uint64(2) {
-		w.CloseHandle(ask("x", 0).Key, 1+handle)
+		w.EndHandle(ask("x", 0).Key, 1+handle, Released)
 	}
 	if left := w.tokens.Left(); left != 0 {
 		t.Fatalf("%d tokens are left", left)

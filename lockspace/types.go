@@ -100,7 +100,7 @@ func (i Instant) Time() time.Time { return time.Unix(0, i.Wall) }
 // Party is one who asks for locks.
 type Party struct {
 	// Handle is the open file description through which the call came. Never
-	// reused. 0: none, for a hold by name.
+	// reused. 0: none, for a name that was made without opening a file.
 	Handle uint64
 	// File is the node that Handle is open on: what POSIX means by "that
 	// file" when any close of it gives a process's fcntl locks back.
@@ -121,8 +121,11 @@ type Party struct {
 type Request struct {
 	Key   Key
 	Party Party
-	Via   Via
+	// Range and Mode are what is asked for. Who makes a name need not say it:
+	// it is always the whole lock, exclusively.
+	Range Range
 	Mode  Mode
+	Via   Via
 	// ByName: the hold is owned by the existence of the name, and no close of
 	// a file ends it. Always so for ViaLink, ViaSymlink, ViaMkdir and
 	// ViaRename, by choice for ViaExcl, never for others (ViaOpen holds by the
@@ -131,7 +134,6 @@ type Request struct {
 	// Thread is the calling thread's id, with which [Processes] can find out
 	// what the thread waits in. 0 if unknown.
 	Thread uint32
-	Range  Range
 	// Reserved is the place that [Table.Reserve] gave a request that came
 	// before and was sent back with [ErrLookup]. 0: it comes now.
 	Reserved uint64
@@ -164,21 +166,25 @@ func (r *Request) complete() {
 // known by the process only.
 func (r *Request) nobodysFile() bool { return r.ByName && r.Party.Handle == 0 }
 
+// Kinds of idiom that a lock has seen, as bits. On a lock that is mixed, which has
+// seen both, or a hold without an open file, and only there, it matters of which
+// process a request is.
+const (
+	wholeLock = 1 << iota
+	byteRange
+	mixed = wholeLock | byteRange
+)
+
 // class returns the bits of r in lock.classes.
 func (r *Request) class() uint8 {
 	switch {
 	case r.nobodysFile():
 		return mixed
 	case r.Via == ViaFcntl:
-		return 2
+		return byteRange
 	}
-	return 1
+	return wholeLock
 }
-
-// mixed are the classes of a lock that has seen both kinds of idiom, or a hold
-// without an open file: on it, and only there, it matters of which process a
-// request is.
-const mixed = 3
 
 // anonymous reports whether r's process has not been looked up and could be.
 func (r *Request) anonymous() bool {

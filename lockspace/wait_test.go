@@ -180,7 +180,7 @@ func TestReserve(t *testing.T) {
 	wantErr(t, "one who comes back", err, nil)
 	for holder := uint64(1); holder < 4; holder++ {
 		w.take()
-		w.CloseHandle(request(holder).Key, holder)
+		w.EndHandle(request(holder).Key, holder, Released)
 		if h := w.take(); len(h) != 2 || h[1].wait == nil || h[1].wait.ID != WaitID(holder+1) {
 			t.Fatalf("after %d came %v", holder, h)
 		}
@@ -242,8 +242,8 @@ func TestEveryWaitEndsOnce(t *testing.T) {
 		}
 	}
 	w.Cancel(3)
-	w.CloseHandle(key, 1)                            // 2 enters
-	w.CloseHandle(key, 4)                            // a file that is closed while it waits
+	w.EndHandle(key, 1, Released)                    // 2 enters
+	w.EndHandle(key, 4, Released)                    // a file that is closed while it waits
 	w.End(key, func(*Hold) Reason { return Broken }) // 2 is broken, 5 enters
 	w.Unlock(key, request(5).Party, ViaFlock, Whole) // 6 enters
 	w.Shutdown()                                     // 7 and 8 are refused

@@ -25,8 +25,12 @@ var nameTakers = []string{
 	`python3 -c 'import os; os.open("lock", os.O_CREAT|os.O_EXCL)'`,
 }
 
-// holdByName is the policy of such lockspaces.
-const holdByName = "hold=name"
+// What policies say of O_EXCL.
+const (
+	holdByHandle = "hold=handle"
+	holdByName   = "hold=name"
+	holdByOpen   = "hold=open"
+)
 
 func mountByName(t testing.TB) *Mount { return mount(t, "--policy", holdByName) }
 

@@ -11,8 +11,8 @@ import (
 // workers die; what they are written in is in crashnamewords_test.go.
 
 func TestEveryStepOfEveryName(t *testing.T) {
-	t.Run("hold=name", func(t *testing.T) { everyStepOfAll(t, nameKinds, namesScene, "--policy", holdByName) })
-	t.Run("hold=handle", func(t *testing.T) { everyStepOfAll(t, handleNameKinds, namesScene) })
+	t.Run(holdByName, func(t *testing.T) { everyStepOfAll(t, nameKinds, namesScene, "--policy", holdByName) })
+	t.Run(holdByHandle, func(t *testing.T) { everyStepOfAll(t, handleNameKinds, namesScene) })
 }
 
 // namesScene is newScene for cases that leave names behind.

@@ -119,11 +119,12 @@ func (s *scene) there(holds int, suffixes ...string) {
 	}
 }
 
-// giveBack has a client give back what it took with O_EXCL.
+// giveBack has a client give back what it took with O_EXCL: where names hold, by
+// unlink.
 func (s *scene) giveBack(c *Client, path string, fd int) error {
 	s.t.Helper()
 	err := c.Close(fd)
-	if err == nil && s.byName {
+	if err == nil && s.hold == holdByName {
 		err = c.Unlink(path)
 	}
 	return err

@@ -13,19 +13,7 @@ import (
 // which workers die. See crashkinds_test.go and crashwords_test.go for the rest.
 
 func TestEveryStepOfOpening(t *testing.T) {
-	p := newCrashPlan(t)
-	needRoot(t)
-	m := newMount(t)
-	m.program, m.env = program(t, crashDaemon), []string{"LOCKFS_CRASHPOINTS=" + p.file}
-	m.mount([]string{"--policy", "hold=open"})
-	m.Deadline(time.Duration(stressFactor(t)) * 5 * time.Minute)
-	for i := range openKinds {
-		t.Run(openKinds[i].name, func(t *testing.T) {
-			s := newScene(t, m, p)
-			s.byOpen = true
-			everyStepIn(t, s, &openKinds[i], i)
-		})
-	}
+	everyStepOfAll(t, openKinds, namesScene, "--policy", holdByOpen)
 }
 
 var openKinds = []kind{
@@ -255,14 +243,6 @@ func lastOpen(s *scene) {
 	s.shut(s.a, s.fd)
 	s.gets(s.b, s.wait)
 	s.wait = nil
-}
-
-// removed removes the scene's name, if it is there.
-func (s *scene) removed() {
-	s.t.Helper()
-	if err := s.look.Unlink(s.path); err != unix.ENOENT {
-		s.want("unlink of what nobody holds", err, nil)
-	}
 }
 
 // ordinaryOpen has two clients take a lock one after the other, and removes it.

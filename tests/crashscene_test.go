@@ -23,13 +23,12 @@ type scene struct {
 	what string // the case, for messages
 
 	name, path string
-	// names: the cases leave names behind. byName: the mount's names hold; who
-	// takes one gives it back by unlink.
-	names, byName bool
+	// names: the cases leave names behind.
+	names bool
+	// hold is the mount's policy.
+	hold string
 	// a mostly holds, b wants, c comes after; look looks on.
 	a, b, c, look *Client
-	// byOpen: on this mount to open the lock is to take it.
-	byOpen bool
 	// token is the highest that was seen.
 	token uint64
 
@@ -49,7 +48,12 @@ type openFile struct {
 
 func newScene(t testing.TB, m *Mount, p *crashPlan) *scene {
 	t.Helper()
-	s := &scene{t: t, m: m, plan: p, byName: slices.Contains(m.argv, holdByName)}
+	s := &scene{t: t, m: m, plan: p, hold: holdByHandle}
+	for _, hold := range []string{holdByName, holdByOpen} {
+		if slices.Contains(m.argv, hold) {
+			s.hold = hold
+		}
+	}
 	for _, c := range []**Client{&s.a, &s.b, &s.c, &s.look} {
 		*c = newClient(t)
 		(*c).onMain = true
@@ -229,9 +233,6 @@ func (s *scene) leave() {
 		}
 	}
 	s.wait, s.wait2 = nil, nil
-	if s.byOpen {
-		s.removed()
-	}
 	if s.names {
 		s.removeAll()
 	}
@@ -247,7 +248,7 @@ func (s *scene) leave() {
 // ordinary has two clients take a lock one after the other.
 func (s *scene) ordinary(path string) {
 	s.t.Helper()
-	if s.byOpen {
+	if s.hold == holdByOpen {
 		s.ordinaryOpen(path)
 		return
 	}
@@ -255,7 +256,7 @@ func (s *scene) ordinary(path string) {
 	s.want("an ordinary take", err, nil)
 	_, err = s.b.TryOpen(path, takeFlags)
 	s.want("a take of what is held", err, unix.EEXIST)
-	if s.byName {
+	if s.hold == holdByName {
 		s.heldBy(path, s.c)
 	} else if r := s.record(path); r["pid"] != strconv.Itoa(s.c.Pid()) {
 		s.errorf("after an ordinary take the holder is %v, want %d", r, s.c.Pid())

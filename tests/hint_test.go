@@ -24,8 +24,8 @@ try: os.unlink("lock")
 except FileNotFoundError: pass'`,
 }
 
-// holdByHandle are programs that do as they should, or know of no names.
-var holdByHandle = map[string]string{
+// rightByHandle are programs that do as they should, or know of no names.
+var rightByHandle = map[string]string{
 	"retry":    `for i in $(seq 30); do until (set -C; : >lock) 2>/dev/null; do :; done; done`,
 	"contend":  `for j in 1 2 3; do (for i in $(seq 30); do until (set -C; : >lock) 2>/dev/null; do :; done; done) & done; wait`,
 	"oneshell": `exec bash -c 'set -C; for j in 1 2 3; do (for i in $(seq 30); do until { : >lock; } 2>/dev/null; do :; done; done) & done; wait'`,
@@ -50,7 +50,7 @@ func hinted(m *Mount, dir string) bool {
 func TestHint(t *testing.T) {
 	m := mount(t)
 	in := func(dir, script string) { sh(t, m, `mkdir `+dir+` 2>/dev/null; cd `+dir+` && `+script) }
-	for name, script := range holdByHandle {
+	for name, script := range rightByHandle {
 		in(name, script)
 	}
 	in("again", fmt.Sprintf(`for by in process thread; do %s $by 2000 one one two lock; done`, program(t, "again")))
@@ -64,7 +64,7 @@ func TestHint(t *testing.T) {
 		}
 	}
 	time.Sleep(hintLimit)
-	for name := range holdByHandle {
+	for name := range rightByHandle {
 		if hinted(m, name) {
 			t.Errorf("the log tells of %s", name)
 		}

@@ -257,7 +257,7 @@ func mustHaveNoHoles(t *testing.T, x *matrix) {
 
 // TestMatrix: every tool excludes every other.
 func TestMatrix(t *testing.T) {
-	m := mount(t, "--policy", "hold=name")
+	m := mountByName(t)
 	m.Deadline(10 * time.Minute)
 	mustHaveNoHoles(t, runMatrix(t, m.Dir, tools(t)))
 }
@@ -265,7 +265,7 @@ func TestMatrix(t *testing.T) {
 // TestGit: git holds the lock of an index, against all others too, and leaves
 // the index behind, which nobody holds.
 func TestGit(t *testing.T) {
-	m := mount(t, "--policy", "hold=name")
+	m := mountByName(t)
 	gitKeepsItsIndex(t, m.Dir)
 	p := startProcess(t, nil, script("sh", `exec 9>>"$1"; flock -n 9 || exit 1; `+keep)(m.Path("index"))...)
 	p.Held(t)

@@ -14,7 +14,7 @@ import (
 // promise what ocfs2's dlmfs does, errno for errno: its documentation is
 // Documentation/filesystems/dlmfs.rst of the kernel, its code fs/ocfs2/dlmfs.
 
-func mountByOpen(t testing.TB) *Mount { return mount(t, "--policy", "hold=open") }
+func mountByOpen(t testing.TB) *Mount { return mount(t, "--policy", holdByOpen) }
 
 // wantNobodyHolds fails the test if somebody holds something; names may be left.
 func wantNobodyHolds(t testing.TB, m *Mount) {

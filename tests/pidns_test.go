@@ -13,12 +13,9 @@ import (
 // can lock, is shown as pid=0 with its uid, is never reaped, and counts as a
 // process of its own."
 
-// mountInPidNamespace starts the daemon as the first process of a pid
-// namespace, from which the tests' clients cannot be seen.
-func mountInPidNamespace(t *testing.T) *Mount { return mountInPidNamespaceWith(t) }
-
-// mountInPidNamespaceWith is mountInPidNamespace with flags.
-func mountInPidNamespaceWith(t *testing.T, flags ...string) *Mount {
+// mountInPidNamespace starts the daemon, with flags, as the first process of a
+// pid namespace, from which the tests' clients cannot be seen.
+func mountInPidNamespace(t *testing.T, flags ...string) *Mount {
 	t.Helper()
 	needRoot(t)
 	parent := mountParent(t)

@@ -46,22 +46,20 @@ func (p *process) token(t testing.TB) int {
 }
 
 // takenAfter returns how long it is from what end does until a client has the
-// lock by name, and its token.
-func takenAfter(t testing.TB, c *Client, path string, end func()) (time.Duration, int) {
+// lock by name.
+func takenAfter(t testing.TB, c *Client, path string, end func()) time.Duration {
 	t.Helper()
 	began := time.Now()
 	end()
 	for {
 		fd, err := c.TryOpen(path, takeFlags)
+		took := time.Since(began)
 		if err == nil {
-			took := time.Since(began)
-			text, err := c.ReadAll(path)
-			wantErr(t, "read", err, nil)
 			wantErr(t, "close", c.Close(fd), nil)
-			return took, parseRecords(t, text)[0].number(t, "token")
+			return took
 		}
 		wantErr(t, "taking what is not free yet", err, unix.EEXIST)
-		if time.Since(began) > answerLimit {
+		if took > answerLimit {
 			t.Fatalf("not free %v after the death", answerLimit)
 		}
 	}
@@ -78,11 +76,10 @@ func TestAKilledScriptLeavesNoStaleLock(t *testing.T) {
 				p.Held(t)
 				_, err := c.TryOpen(path, takeFlags)
 				wantErr(t, "taking what is held", err, unix.EEXIST)
-				d, token := takenAfter(t, c, path, func() { p.Signal(syscall.SIGKILL) })
-				if token <= p.token(t) {
+				took = append(took, takenAfter(t, c, path, func() { p.Signal(syscall.SIGKILL) }))
+				if token := recordOf(t, path).number(t, "token"); token <= p.token(t) {
 					t.Errorf("the next holder has token %d, the one that died had %d", token, p.token(t))
 				}
-				took = append(took, d)
 				wantErr(t, "unlink", c.Unlink(path), nil)
 			}
 			slices.Sort(took)
@@ -97,7 +94,7 @@ func TestAKilledScriptLeavesNoStaleLock(t *testing.T) {
 
 // A script that ends by itself and forgets its lock has not left it either.
 func TestAScriptThatExitsLeavesNoStaleLock(t *testing.T) {
-	m := mount(t, "--policy", "hold=name")
+	m := mountByName(t)
 	if _, exit := bash(t, m, `set -C; echo $$ >lock; exit 3`); exit != 3 {
 		t.Fatalf("exit %d", exit)
 	}
@@ -111,7 +108,7 @@ func TestAScriptThatExitsLeavesNoStaleLock(t *testing.T) {
 // In a pid namespace of its own a script knows itself by another number, and one
 // that another process has outside.
 func TestReapingInAContainer(t *testing.T) {
-	m := mount(t, "--policy", "hold=name")
+	m := mountByName(t)
 	c, path := newClient(t), m.Path("lock")
 	for range 3 {
 		decoy := startProcess(t, nil, "/bin/sh", "-c", `echo held; read x`)
@@ -126,27 +123,9 @@ func TestReapingInAContainer(t *testing.T) {
 		time.Sleep(2 * reapLimit)
 		_, err := c.TryOpen(path, takeFlags)
 		wantErr(t, "after the death of the wrong process", err, unix.EEXIST)
-		took, _ := takenIn(t, c, path, func() { killLeaf(t, p.Pid()) })
-		t.Logf("free after %v", took)
+		t.Logf("free after %v", takenAfter(t, c, path, func() { killLeaf(t, p.Pid()) }))
 		wantErr(t, "unlink", c.Unlink(path), nil)
 		p.Release(t)
-	}
-}
-
-// takenIn is takenAfter for a lock that reads as a pid.
-func takenIn(t testing.TB, c *Client, path string, end func()) (time.Duration, int) {
-	t.Helper()
-	began := time.Now()
-	end()
-	for {
-		fd, err := c.TryOpen(path, takeFlags)
-		if err == nil {
-			wantErr(t, "close", c.Close(fd), nil)
-			return time.Since(began), c.Pid()
-		}
-		if time.Since(began) > answerLimit {
-			t.Fatalf("not free %v after the death", answerLimit)
-		}
 	}
 }
 
@@ -168,7 +147,7 @@ func killLeaf(t testing.TB, pid int) {
 
 // Who cannot be seen by the daemon locks, and is never reaped.
 func TestWhoCannotBeSeenIsNotReaped(t *testing.T) {
-	m := mountInPidNamespaceWith(t, "--policy", "hold=name")
+	m := mountInPidNamespace(t, "--policy", holdByName)
 	p := m.script(t, `set -C; echo $$ >lock; echo held; read x`)
 	p.Held(t)
 	p.Kill(t)
@@ -181,7 +160,7 @@ func TestWhoCannotBeSeenIsNotReaped(t *testing.T) {
 // The next worker watches whom this one watched, also if the process died while
 // there was none; and so does the next mount.
 func TestWatchedProcessesAreTakenUpAgain(t *testing.T) {
-	m := mount(t, "--policy", "hold=name")
+	m := mountByName(t)
 	m.Deadline(2 * time.Minute)
 	start := func() *process {
 		p := m.script(t, `set -C; echo $$ >lock; echo held; read x`)

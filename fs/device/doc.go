@@ -19,8 +19,8 @@
 // # Waiting
 //
 // A request that must wait is parked: the filesystem's method returns
-// [Parked], and some later step answers it by [Conn.Answer] or [Conn.AnswerOpen]. No goroutine
-// waits with it.
+// [Parked], and some later step answers it by [Conn.Answer] or
+// [Conn.AnswerOpen]. No goroutine waits with it.
 //
 // A request that needs to know something that may be slow to find out, such as
 // what /proc says of a process, takes a detour ([Conn.Detour]): the look-up

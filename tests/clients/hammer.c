@@ -19,15 +19,14 @@
  * often that one who waited was overtaken. */
 
 #include "take.h"
+#include "must.h"
 #include <dirent.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 
 enum {
 	MAX_PROCESSES = 64, MAX_HELD = 1024,
@@ -84,46 +83,8 @@ static struct {
 enum { NOTHING, TAKEN, BEING_BROKEN, BROKEN };
 
 static const char *prefix;
-static int processes, held_locks, me;
+static int processes, held_locks;
 static pid_t first_pid;
-
-__attribute__((format(printf, 1, 2), noreturn))
-static void wrong(const char *format, ...)
-{
-	char text[1024];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(text, sizeof text, format, args);
-	va_end(args);
-	fprintf(stderr, "process %d (pid %d): %s\n", me, (int)getpid(), text);
-	_exit(1);
-}
-
-/* must fails unless a call succeeded. */
-static long must(long result, const char *call, const char *path)
-{
-	if (result < 0)
-		wrong("%s of %s: %s", call, path, strerror(errno));
-	return result;
-}
-
-/* must_fail fails unless a call failed with err. */
-static void must_fail(long result, int err, const char *call, const char *path)
-{
-	if (result >= 0)
-		wrong("%s of %s succeeded, want %s", call, path, strerror(err));
-	if (errno != err)
-		wrong("%s of %s: %s, want %s", call, path, strerror(errno), strerror(err));
-}
-
-static double now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec + ts.tv_nsec / 1e9;
-}
 
 static int chance(int percent) { return rand() % 100 < percent; }
 

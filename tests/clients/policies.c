@@ -17,15 +17,14 @@
  * policy was set. */
 
 #include "take.h"
+#include "must.h"
 #include <poll.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 
 enum { MAX_PROCESSES = 64, NAMES = 3 };
 
@@ -45,43 +44,6 @@ static struct {
 } *shared;
 
 static const char *directory;
-static int me;
-
-__attribute__((format(printf, 1, 2), noreturn))
-static void wrong(const char *format, ...)
-{
-	char text[1024];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(text, sizeof text, format, args);
-	va_end(args);
-	fprintf(stderr, "process %d (pid %d): %s\n", me, (int)getpid(), text);
-	_exit(1);
-}
-
-static long must(long result, const char *call, const char *path)
-{
-	if (result < 0)
-		wrong("%s of %s: %s", call, path, strerror(errno));
-	return result;
-}
-
-static void must_fail(long result, int err, const char *call, const char *path)
-{
-	if (result >= 0)
-		wrong("%s of %s succeeded, want %s", call, path, strerror(err));
-	if (errno != err)
-		wrong("%s of %s: %s, want %s", call, path, strerror(errno), strerror(err));
-}
-
-static double now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec + ts.tv_nsec / 1e9;
-}
 
 static void pause_up_to(double seconds) { usleep(seconds * 1e6 * rand() / RAND_MAX); }
 

@@ -1,0 +1,46 @@
+package fs
+
+import "math"
+
+// Save writes what outlives a clean stop to a store: who may use the mount, all
+// that has a name of its own, what is held by name, and the graces. A restart must
+// not let in whom an administrator kept out, nor give anybody what another holds,
+// or what is kept from everybody. Within a step.
+func (f *FS) Save(store Putter) {
+	r := &Records{store: putOnly{store}, reserved: [counters]uint64{math.MaxUint64, math.MaxUint64, math.MaxUint64}}
+	r.PutPidNS(f.procs.Namespace())
+	f.saveDirectory(r, f.nodes.get(rootDir).file, make(map[*file]bool))
+	for g := range f.table.Graces() {
+		r.PutGrace(g)
+	}
+}
+
+func (f *FS) saveDirectory(r *Records, dir *file, saved map[*file]bool) {
+	r.PutFile(&dir.FileRecord)
+	for e := range dir.content.order.All() {
+		x := e.file
+		r.PutEntry(&e.EntryRecord)
+		if h := f.table.Named(e.key()); h != nil {
+			kept := *h
+			kept.Party.Handle = 0 // the next mount has others of that number
+			r.PutHold(&kept)
+		}
+		switch {
+		case saved[x]:
+			continue
+		case x.Kind == directory:
+			f.saveDirectory(r, x, saved)
+		default:
+			r.PutFile(&x.FileRecord)
+		}
+		saved[x] = true
+		if x.body != nil {
+			r.PutBody(x.body)
+		}
+	}
+}
+
+// putOnly is a Store that nothing is dropped from.
+type putOnly struct{ Putter }
+
+func (putOnly) Drop(uint8, uint64) {}
