@@ -189,6 +189,9 @@ func (f *FS) endFile(x *file) {
 	}
 	x.recorded = false
 	f.journal.DropFile(x.Ino)
+	if x.Kind == directory {
+		f.table.SetPolicy(x.Ino, lockspace.Policy{}) // it may have been set since
+	}
 	if x.body != nil {
 		x.body = nil
 		f.journal.DropBody(x.Ino)
@@ -272,13 +275,18 @@ func (x *file) fileType() uint32 {
 	return unix.S_IFREG
 }
 
+// isRemoved reports whether a directory has been removed. Nothing is made in it
+// any more, or it would be there without a name for ever. The kernel knows that of
+// one that rmdir(2) removed, but not of one that went with its hold.
+func (x *file) isRemoved() bool { return len(x.entries) == 0 && x.Ino != rootDir }
+
 // linkCount returns st_nlink: of a directory, its name, its own entry for itself,
 // and those of the directories in it for their parent.
 func (x *file) linkCount() uint32 {
 	switch {
 	case x.Kind != directory:
 		return uint32(len(x.entries))
-	case len(x.entries) == 0 && x.Ino != rootDir: // removed
+	case x.isRemoved():
 		return 0
 	default:
 		return 2 + uint32(x.content.directories)

@@ -31,6 +31,9 @@ func (f *FS) placeOf(in *fuse.InHeader, dir uint64, name string) (place, fuse.St
 	if status := checkName(name); status != fuse.OK {
 		return place{}, status
 	}
+	if d.file.isRemoved() {
+		return place{}, fuse.ENOENT
+	}
 	key := lockspace.Key{Dir: d.ID, Name: name}
 	f.noteUse(in, key)
 	if status := f.permit(in, d, mayWrite|maySearch); status != fuse.OK {
