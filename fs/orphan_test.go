@@ -1,0 +1,30 @@
+package fs_test
+
+import (
+	"testing"
+
+	"github.com/lockfs/lockfs/fs"
+	"github.com/lockfs/lockfs/lockspace"
+)
+
+// A body goes with its file, also if its author has the lock in another way: by a
+// name that was made when the file was open. A body without a file would keep every
+// successor from taking over.
+func TestNoBodyWithoutItsFile(t *testing.T) {
+	records := store{}
+	s := serveWith(t, func(o *fs.Options) { o.Journal = fs.NewRecords(records, new(fs.Saved)) })
+	f := s.mustCreate("a", 0)
+	if errno := s.call(opSymlink, 1, cstring("a"), cstring("text")).errno; errno != 0 {
+		t.Fatal(errno)
+	}
+	if errno := s.write(f, 0, "body"); errno != 0 {
+		t.Fatal(errno)
+	}
+	s.release(f)
+	s.send(opForget, f.node, u64(1))
+	s.call(opGetattr, 1, zeros(16)) // when that has been done
+	s.restore(records, s.options.Tokens.(*lockspace.Counter))
+	if errno := s.call(opGetattr, 1, zeros(16)).errno; errno != 0 {
+		t.Errorf("the next worker: %v", errno)
+	}
+}
