@@ -33,6 +33,9 @@ type FileRecord struct {
 	Target string
 	// Policy is a directory's.
 	Policy Policy
+	// Lapsed: the directory's hold has lapsed, and it goes when nothing in it is
+	// held any more.
+	Lapsed bool
 }
 
 // file is what names are names of: a body with an owner, permission and times,

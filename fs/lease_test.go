@@ -183,7 +183,8 @@ func TestLeaseOfNames(t *testing.T) {
 	})
 }
 
-// A directory in which something is held stays; nobody holds it any more.
+// A directory in which something is held stays, held by nobody, and goes with the
+// last of that: who takes it by mkdir(2) is not kept out for ever.
 func TestLeaseOfADirectoryInUse(t *testing.T) {
 	inBubble(t, "lease=10s", func(t *testing.T, s *served) {
 		dir, errno := s.mkdir(1, "dir")
@@ -204,10 +205,45 @@ func TestLeaseOfADirectoryInUse(t *testing.T) {
 			t.Errorf("%d holds, want the inner one", n)
 		}
 		s.release(file{native.Uint64(r.body), native.Uint64(r.body[128:])})
-		if r := s.call(opRmdir, 1, cstring("dir")); r.errno != 0 {
-			t.Errorf("rmdir: %v", r.errno)
+		if _, errno := s.mkdir(1, "dir"); errno != 0 {
+			t.Errorf("mkdir when the inner one was given back: %v", errno)
 		}
 	})
+}
+
+// A lock directory with a lock in it, taken a moment later: both leases run out,
+// the outer one first. So it is over the death of a worker in between.
+func TestLeasesOfDirectoriesInEachOther(t *testing.T) {
+	for name, dies := range map[string]bool{"in one life": false, "dies in between": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				records := store{}
+				s := serveInBubble(t, func(o *fs.Options) {
+					o.Policy = mustPolicy(t, "lease=10s,hold=name")
+					o.Journal = fs.NewRecords(records, new(fs.Saved))
+				})
+				dir := uint64(1)
+				for range 3 {
+					made, errno := s.mkdir(dir, "dir")
+					if errno != 0 {
+						t.Fatal(errno)
+					}
+					dir = made
+					time.Sleep(2 * time.Second)
+				}
+				time.Sleep(5 * time.Second) // 11 s after the first
+				synctest.Wait()
+				s.wantListed(t, "when the outer lease has run out", "dir")
+				if dies {
+					s.restoreHere(records)
+					s.call(opGetattr, 1, zeros(16)) // a step, which sets the timer
+				}
+				time.Sleep(5 * time.Second)
+				synctest.Wait()
+				s.wantListed(t, "when all have")
+			})
+		})
+	}
 }
 
 // A lease that is set while something is held gives it a whole one, and one that

@@ -272,6 +272,11 @@ func (f *FS) renameDirectory(in *fuse.RenameIn, from, to place, d *node) fuse.St
 	f.nodes.detach(d)
 	f.enterAs(to.key, d.file)
 	f.removeEntry(old)
+	f.vacate(from.dir.ID)
+	if d.file.Lapsed { // who moves it takes care of it
+		d.file.Lapsed = false
+		f.keepFile(d.file)
+	}
 	d.Parent, d.Name, d.key = to.dir.ID, to.name, to.key
 	f.nodes.byKey[to.key] = d
 	f.journal.PutNode(&d.NodeRecord)

@@ -114,6 +114,7 @@ func encodeFile(e encoder, x *FileRecord) encoder {
 		e.u64(uint64(p.lease))
 		e.u64(uint64(p.grace))
 		e.u64(uint64(p.leaseFrom))
+		e.flag(x.Lapsed)
 	}
 	return e
 }

@@ -144,20 +144,33 @@ func (f *FS) unwatch(id lockspace.HoldID) {
 	}
 }
 
-// reap ends the holds for which a process was watched that has ended.
+// reap ends the holds for which a process was watched that has ended: the oldest
+// first, and of very many some at a time, so that nobody has to wait for it.
 func (f *FS) reap(p Identity) {
 	w := f.watches.byProcess[p]
 	if w == nil {
 		return
 	}
-	for _, id := range slices.Sorted(maps.Keys(w.holds)) {
-		f.table.EndHold(id, lockspace.Reaped)
+	f.reapSome(p, slices.Sorted(maps.Keys(w.holds)))
+}
+
+// reapSome is reap for holds that were watched for when the process ended.
+func (f *FS) reapSome(p Identity, ids []lockspace.HoldID) {
+	for _, id := range ids[:min(len(ids), reapAtOnce)] {
+		if f.watches.byHold[id] == p {
+			f.table.EndHold(id, lockspace.Reaped)
+		}
+	}
+	if len(ids) > reapAtOnce {
+		go f.dev.Do(func() { f.reapSome(p, ids[reapAtOnce:]) })
 	}
 }
 
+const reapAtOnce = 128
+
 // removeLapsed removes the names whose hold has lapsed: it was reaped, or its
-// lease ran out. A directory goes with what is in it, unless something of that
-// is held; then it stays, and is held by nobody.
+// lease ran out. A directory goes with what is in it, and not before nothing of
+// that is held any more; until then it is there, held by nobody.
 func (f *FS) removeLapsed() {
 	for i := range f.lapsed {
 		h := &f.lapsed[i]
@@ -165,12 +178,34 @@ func (f *FS) removeLapsed() {
 		switch {
 		case e == nil || e.File != h.Party.File:
 		case e.file.Kind == directory && f.isInUse(e.file):
-			f.log.Warn("directory stays, since something in it is held", "path", f.path(h.Key))
+			e.file.Lapsed = true
+			f.keepFile(e.file)
+			f.log.Warn("directory stays until nothing in it is held", "path", f.path(h.Key))
 		default:
 			f.removeAll(e)
 		}
 	}
 	f.lapsed = f.lapsed[:0]
+	for i := 0; i < len(f.vacated); i++ {
+		d := f.nodes.dir(f.vacated[i])
+		if d == nil || !d.file.Lapsed || d.file.isRemoved() || f.isInUse(d.file) {
+			continue
+		}
+		f.removeAll(d.file.entries[0])
+		f.vacate(d.Parent)
+	}
+	f.vacated = f.vacated[:0]
+}
+
+// vacate has the step look, when it ends, whether a directory goes, or one that it
+// is in, now that a hold in it has ended or been moved away.
+func (f *FS) vacate(dir uint64) {
+	for d := f.nodes.dir(dir); d != nil; d = f.nodes.dir(d.Parent) {
+		if d.file.Lapsed {
+			f.vacated = append(f.vacated, d.ID)
+			return
+		}
+	}
 }
 
 // isInUse reports whether anything in a directory is held.

@@ -99,7 +99,7 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 		x.Modified, x.Accessed, x.Changed = d.instant(), d.instant(), d.instant()
 		x.Target = string(d.bytes(maxBody))
 		if x.Kind == directory {
-			x.Policy = d.policy()
+			x.Policy, x.Lapsed = d.policy(), d.flag()
 		}
 		return d.end("file", id)
 	case kindEntry:
@@ -354,6 +354,9 @@ func TakeUp(o Options, s *Saved) (*FS, error) {
 			}
 			x.Policy.leaseFrom = f.clock.Now().Boot
 			f.applyPolicy(x)
+			if x.Lapsed { // what was held by open files is not any more
+				f.vacated = append(f.vacated, x.Ino)
+			}
 		}
 		f.journal.PutFile(&x.FileRecord)
 	}
