@@ -174,13 +174,17 @@ func (f *FS) removeEntry(e *entry) {
 	f.journal.DropEntry(e.ID)
 	f.modified(dir.file)
 	e.file.unname(e)
-	if d := f.nodes.lookup(e.key()); d != nil && d.file == e.file {
+	d := f.nodes.lookup(e.key())
+	if d != nil && d.file == e.file {
 		// Who opens the name from now on opens something else.
 		f.nodes.detach(d)
 	}
 	f.changed(e.file)
 	if e.file.Kind == directory && len(e.file.entries) == 0 {
 		f.table.SetPolicy(e.file.Ino, lockspace.Policy{})
+	}
+	if d != nil && d.file == e.file {
+		f.collect(d) // the kernel may not know it, and so never forget it
 	}
 	f.endFile(e.file)
 }

@@ -2,6 +2,8 @@ package fs_test
 
 import (
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/lockfs/lockfs/fs"
 	"github.com/lockfs/lockfs/lockspace"
@@ -27,4 +29,30 @@ func TestNoBodyWithoutItsFile(t *testing.T) {
 	if errno := s.call(opGetattr, 1, zeros(16)).errno; errno != 0 {
 		t.Errorf("the next worker: %v", errno)
 	}
+}
+
+// A directory that the kernel does not know, or has forgotten, and that goes with
+// its hold: nobody tells that it is not used any more.
+func TestAForgottenDirectoryGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		records := store{}
+		s := serveInBubble(t, func(o *fs.Options) {
+			o.Policy = mustPolicy(t, "lease=10s")
+			o.Journal = fs.NewRecords(records, new(fs.Saved))
+		})
+		before := len(records)
+		dir, errno := s.mkdir(1, "dir")
+		if errno != 0 {
+			t.Fatal(errno)
+		}
+		s.send(opForget, dir, u64(1))
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if got := s.fs.Counts().Nodes; got != 1 {
+			t.Errorf("%d nodes, want the root", got)
+		}
+		if n := len(records) - before; n > 2 { // what numbers are reserved
+			t.Errorf("%d records more than before: %v", n, records)
+		}
+	})
 }
