@@ -375,3 +375,49 @@ func TestGraceIsForAbnormalEnds(t *testing.T) {
 		})
 	}
 }
+
+// Who waited to open a name whose lease ran out has it, with what is in it.
+func TestALapsedNameIsPassedOn(t *testing.T) {
+	inBubble(t, "lease=10s,hold=open", func(t *testing.T, s *served) {
+		f := s.mustCreate("lock", 0)
+		if errno := s.write(f, 0, "value"); errno != 0 {
+			t.Fatal(errno)
+		}
+		s.release(f)
+		if errno := s.link(f.node, "other"); errno != 0 {
+			t.Fatal(errno)
+		}
+		node, _, _ := s.lookup(1, "other")
+		s.caller.pid = 101
+		waiter := s.startOpen(node, unix.O_RDWR)
+		if !s.pending(waiter) {
+			t.Fatal("open(2) does not wait for what is held by name")
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		g := s.opened(waiter, node)
+		if text, errno := s.read(g, 0, 100); text != "value" || errno != 0 {
+			t.Errorf("read %q, %v", text, errno)
+		}
+		s.release(g)
+		s.wantListed(t, "when it was closed", "lock", "other")
+	})
+}
+
+// In grace a directory is refused as everything else is that would take the name.
+func TestNoDirectoryIsMovedIntoGrace(t *testing.T) {
+	inBubble(t, "lease=10s,grace=5s", func(t *testing.T, s *served) {
+		if _, errno := s.mkdir(1, "lock"); errno != 0 {
+			t.Fatal(errno)
+		}
+		time.Sleep(9 * time.Second)
+		if _, errno := s.mkdir(1, "mine"); errno != 0 {
+			t.Fatal(errno)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if r := s.call(opRename2, 1, u64(1), u32(0), u32(0), cstring("mine"), cstring("lock")); r.errno != unix.EEXIST {
+			t.Errorf("rename in grace: %v, want EEXIST", r.errno)
+		}
+	})
+}

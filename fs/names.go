@@ -266,7 +266,7 @@ func (f *FS) renameDirectory(in *fuse.RenameIn, from, to place, d *node) fuse.St
 		return fuse.EPERM
 	}
 	if err := f.table.Move(from.key, to.key); err != nil {
-		return fuse.Status(lockErrno(err))
+		return makeStatus(err)
 	}
 	old := d.file.entries[0]
 	f.nodes.detach(d)

@@ -177,6 +177,8 @@ func (f *FS) removeLapsed() {
 		e := f.entry(h.Key)
 		switch {
 		case e == nil || e.File != h.Party.File:
+		case f.nodes.get(h.Key.Dir).file.holdsByOpen() && f.table.Held(h.Key):
+			// It is his now who waited to open it, as in passedOn.
 		case e.file.Kind == directory && f.isInUse(e.file):
 			e.file.Lapsed = true
 			f.keepFile(e.file)
@@ -186,27 +188,37 @@ func (f *FS) removeLapsed() {
 		}
 	}
 	f.lapsed = f.lapsed[:0]
-	for i := 0; i < len(f.vacated); i++ {
-		d := f.nodes.dir(f.vacated[i])
+	f.removeVacated()
+}
+
+// vacate has the step look, when it ends, whether a directory goes, now that a hold
+// in it has ended or been moved away. The one that this is in is in use as long as
+// it is there.
+func (f *FS) vacate(dir uint64) {
+	if d := f.nodes.dir(dir); d != nil && d.file.Lapsed {
+		f.vacated = append(f.vacated, dir)
+	}
+}
+
+// removeVacated removes the directories that were to go when nothing in them is
+// held. Of very many in each other some go with the next step.
+func (f *FS) removeVacated() {
+	n := 0
+	for ; n < len(f.vacated) && n < vacatedAtOnce; n++ {
+		d := f.nodes.dir(f.vacated[n])
 		if d == nil || !d.file.Lapsed || d.file.isRemoved() || f.isInUse(d.file) {
 			continue
 		}
+		parent := d.Parent
 		f.removeAll(d.file.entries[0])
-		f.vacate(d.Parent)
+		f.vacate(parent)
 	}
-	f.vacated = f.vacated[:0]
+	if f.vacated = append(f.vacated[:0], f.vacated[n:]...); len(f.vacated) > 0 {
+		go f.dev.Do(func() {})
+	}
 }
 
-// vacate has the step look, when it ends, whether a directory goes, or one that it
-// is in, now that a hold in it has ended or been moved away.
-func (f *FS) vacate(dir uint64) {
-	for d := f.nodes.dir(dir); d != nil; d = f.nodes.dir(d.Parent) {
-		if d.file.Lapsed {
-			f.vacated = append(f.vacated, d.ID)
-			return
-		}
-	}
-}
+const vacatedAtOnce = 128
 
 // isInUse reports whether anything in a directory is held.
 func (f *FS) isInUse(x *file) bool {
@@ -215,6 +227,9 @@ func (f *FS) isInUse(x *file) bool {
 		used = true
 		return false
 	})
+	if x.content.directories == 0 {
+		return used
+	}
 	for _, e := range x.content.byName {
 		used = used || e.file.Kind == directory && f.isInUse(e.file)
 	}

@@ -242,6 +242,9 @@ func Restore(o Options, s *Saved) (*FS, error) {
 		if x.Kind == directory && x.Policy != (Policy{}) {
 			f.applyPolicy(x)
 		}
+		if x.Lapsed { // what was held in it may not be any more
+			f.vacated = append(f.vacated, x.Ino)
+		}
 	}
 	for _, h := range holds {
 		if h.ByName {
@@ -354,9 +357,6 @@ func TakeUp(o Options, s *Saved) (*FS, error) {
 			}
 			x.Policy.leaseFrom = f.clock.Now().Boot
 			f.applyPolicy(x)
-			if x.Lapsed { // what was held by open files is not any more
-				f.vacated = append(f.vacated, x.Ino)
-			}
 		}
 		f.journal.PutFile(&x.FileRecord)
 	}
