@@ -72,9 +72,11 @@ func (f *FS) rewatchFile(x *file) {
 
 // watchProcesses watches for the holds of which it has to be found out. Not
 // before a step ends: only then is a filesystem that was made again ready for
-// what the watcher may do at once.
+// what the watcher may do at once. Of very many some are left to the next steps,
+// so that nobody has to wait for it.
 func (f *FS) watchProcesses() {
-	for _, k := range f.unwatched {
+	n := min(len(f.unwatched), watchAtOnce)
+	for _, k := range f.unwatched[:n] {
 		h := f.table.Named(k)
 		if h == nil {
 			continue
@@ -88,8 +90,15 @@ func (f *FS) watchProcesses() {
 			f.watch(p, h.ID)
 		}
 	}
-	f.unwatched = f.unwatched[:0]
+	if n == len(f.unwatched) {
+		f.unwatched = f.unwatched[:0]
+		return
+	}
+	f.unwatched = f.unwatched[n:]
+	go f.dev.Do(func() {})
 }
+
+const watchAtOnce = 512
 
 // watch has a hold end with a process.
 func (f *FS) watch(p Identity, id lockspace.HoldID) {
