@@ -5,6 +5,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lockfs/lockfs/fs"
 	"github.com/lockfs/lockfs/lockspace"
 )
@@ -55,4 +57,46 @@ func TestAForgottenDirectoryGoes(t *testing.T) {
 			t.Errorf("%d records more than before: %v", n, records)
 		}
 	})
+}
+
+// A file that is open, has another name, and had one in a directory that is gone: the
+// kernel forgets file and directory before it tells of the file's close, which has
+// to wait for its turn.
+func TestTheDirectoryGoesBeforeTheOpenFile(t *testing.T) {
+	records := store{}
+	s := serveWith(t, func(o *fs.Options) {
+		o.Policy = mustPolicy(t, "hold=name")
+		o.Journal = fs.NewRecords(records, new(fs.Saved))
+	})
+	dir, errno := s.mkdir(1, "dir")
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	r := s.call(opCreate, dir, u32(unix.O_CREAT|unix.O_RDWR), u32(0o644), u32(0), u32(0), cstring("x"))
+	if r.errno != 0 {
+		t.Fatal(r.errno)
+	}
+	f := file{native.Uint64(r.body), native.Uint64(r.body[128:])}
+	if errno := s.link(f.node, "y"); errno != 0 {
+		t.Fatal(errno)
+	}
+	for _, r := range []reply{s.call(opUnlink, dir, cstring("x")), s.call(opRmdir, 1, cstring("dir"))} {
+		if r.errno != 0 {
+			t.Fatal(r.errno)
+		}
+	}
+	s.send(opForget, f.node, u64(1))
+	s.send(opForget, dir, u64(1))
+	s.call(opGetattr, 1, zeros(16)) // when that has been done
+	s.restore(records, s.options.Tokens.(*lockspace.Counter))
+	s.write(f, 0, "still open")
+	s.flock(f, unix.F_WRLCK)
+	s.release(f)
+	if errno := s.call(opGetattr, 1, zeros(16)).errno; errno != 0 {
+		t.Errorf("the next worker: %v", errno)
+	}
+	node, _, _ := s.lookup(1, "y")
+	if text, errno := s.read(s.mustOpen(node, unix.O_RDONLY), 0, 100); text != "still open" || errno != 0 {
+		t.Errorf("read %q, %v", text, errno)
+	}
 }

@@ -310,9 +310,13 @@ func (f *FS) restoreNodes(s *Saved, files map[uint64]*file) error {
 			f.nodes.of(x.entries[0])
 		}
 	}
-	for d := range s.nodes.all() {
-		if d.ID != rootDir && f.nodes.byID[d.Parent] == nil && len(d.file.entries) > 0 {
-			return fmt.Errorf("node %d: no directory %d: %w", d.ID, d.Parent, ErrRecord)
+	// What is in a directory has it. An open file whose name is gone may be left of
+	// one that is.
+	for _, x := range files {
+		for _, e := range x.entries {
+			if f.nodes.byID[e.Dir] == nil {
+				return fmt.Errorf("entry %d: no directory %d: %w", e.ID, e.Dir, ErrRecord)
+			}
 		}
 	}
 	return nil
