@@ -33,6 +33,9 @@ type FileRecord struct {
 	Target string
 	// Policy is a directory's.
 	Policy Policy
+	// Lapsed: the directory's hold has lapsed, and it goes when nothing in it is
+	// held any more.
+	Lapsed bool
 }
 
 // file is what names are names of: a body with an owner, permission and times,
@@ -148,13 +151,17 @@ func (f *FS) removeEntry(e *entry) {
 	f.journal.DropEntry(e.ID)
 	f.modified(dir.file)
 	e.file.unname(e)
-	if d := f.nodes.lookup(e.key()); d != nil && d.file == e.file {
+	d := f.nodes.lookup(e.key())
+	if d != nil && d.file == e.file {
 		// Who opens the name from now on opens something else.
 		f.nodes.detach(d)
 	}
 	f.changed(e.file)
 	if e.file.Kind == directory && len(e.file.entries) == 0 {
 		f.table.SetPolicy(e.file.Ino, lockspace.Policy{})
+	}
+	if d != nil && d.file == e.file {
+		f.collect(d) // the kernel may not know it, and so never forget it
 	}
 	f.endFile(e.file)
 }
@@ -166,6 +173,9 @@ func (f *FS) endFile(x *file) {
 	}
 	x.recorded = false
 	f.journal.DropFile(x.Ino)
+	if x.Kind == directory {
+		f.table.SetPolicy(x.Ino, lockspace.Policy{}) // it may have been set since
+	}
 	if x.body != nil {
 		x.body = nil
 		f.journal.DropBody(x.Ino)
@@ -249,13 +259,18 @@ func (x *file) fileType() uint32 {
 	return unix.S_IFREG
 }
 
+// isRemoved reports whether a directory has been removed. Nothing is made in it
+// any more, or it would be there without a name for ever. The kernel knows that of
+// one that rmdir(2) removed, but not of one that went with its hold.
+func (x *file) isRemoved() bool { return len(x.entries) == 0 && x.Ino != rootDir }
+
 // linkCount returns st_nlink: of a directory, its name, its own entry for itself,
 // and those of the directories in it for their parent.
 func (x *file) linkCount() uint32 {
 	switch {
 	case x.Kind != directory:
 		return uint32(len(x.entries))
-	case len(x.entries) == 0 && x.Ino != rootDir: // removed
+	case x.isRemoved():
 		return 0
 	default:
 		return 2 + uint32(x.content.directories)

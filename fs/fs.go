@@ -88,6 +88,9 @@ type FS struct {
 	lapsed    []lockspace.Hold
 	unwatched []lockspace.Key
 	watches   watches
+	// vacated are the directories that go at the end of the step if nothing in them
+	// is held any more.
+	vacated []uint64
 	// expiry runs until the table has something to do, at expiryAt.
 	expiry   *time.Timer
 	expiryAt time.Duration
@@ -239,6 +242,7 @@ func (o observer) Ended(h lockspace.Hold, why lockspace.Reason) {
 	if h.ByName {
 		o.f.unwatch(h.ID)
 	}
+	o.f.vacate(h.Key.Dir)
 	if why == lockspace.Released || why == lockspace.Died {
 		return
 	}

@@ -111,7 +111,6 @@ func serveInBubble(t testing.TB, change func(*fs.Options)) *served {
 	t.Helper()
 	s := prepareWith(t, func(o *fs.Options) {
 		o.Clock = bubbleClock{}
-		o.Device = &mortal{Device: o.Device}
 		if change != nil {
 			change(o)
 		}
@@ -170,7 +169,7 @@ func prepareWith(t testing.TB, change func(*fs.Options)) *served {
 	}
 	s.conn = device.New(pair[1], ledger{device.Volatile(), s.journal}, log)
 	s.options = fs.Options{
-		Device:    s.conn,
+		Device:    &mortal{Device: s.conn},
 		Processes: s.procs,
 		Ends:      s.procs,
 		Clock:     new(fs.SystemClock),

@@ -183,7 +183,8 @@ func TestLeaseOfNames(t *testing.T) {
 	})
 }
 
-// A directory in which something is held stays; nobody holds it any more.
+// A directory in which something is held stays, held by nobody, and goes with the
+// last of that: who takes it by mkdir(2) is not kept out for ever.
 func TestLeaseOfADirectoryInUse(t *testing.T) {
 	inBubble(t, "lease=10s", func(t *testing.T, s *served) {
 		dir, errno := s.mkdir(1, "dir")
@@ -204,10 +205,45 @@ func TestLeaseOfADirectoryInUse(t *testing.T) {
 			t.Errorf("%d holds, want the inner one", n)
 		}
 		s.release(file{native.Uint64(r.body), native.Uint64(r.body[128:])})
-		if r := s.call(opRmdir, 1, cstring("dir")); r.errno != 0 {
-			t.Errorf("rmdir: %v", r.errno)
+		if _, errno := s.mkdir(1, "dir"); errno != 0 {
+			t.Errorf("mkdir when the inner one was given back: %v", errno)
 		}
 	})
+}
+
+// A lock directory with a lock in it, taken a moment later: both leases run out,
+// the outer one first. So it is over the death of a worker in between.
+func TestLeasesOfDirectoriesInEachOther(t *testing.T) {
+	for name, dies := range map[string]bool{"in one life": false, "dies in between": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				records := store{}
+				s := serveInBubble(t, func(o *fs.Options) {
+					o.Policy = mustPolicy(t, "lease=10s,hold=name")
+					o.Journal = fs.NewRecords(records, new(fs.Saved))
+				})
+				dir := uint64(1)
+				for range 3 {
+					made, errno := s.mkdir(dir, "dir")
+					if errno != 0 {
+						t.Fatal(errno)
+					}
+					dir = made
+					time.Sleep(2 * time.Second)
+				}
+				time.Sleep(5 * time.Second) // 11 s after the first
+				synctest.Wait()
+				s.wantListed(t, "when the outer lease has run out", "dir")
+				if dies {
+					s.restore(records)
+					s.call(opGetattr, 1, zeros(16)) // a step, which sets the timer
+				}
+				time.Sleep(5 * time.Second)
+				synctest.Wait()
+				s.wantListed(t, "when all have")
+			})
+		})
+	}
 }
 
 // A lease that is set while something is held gives it a whole one, and one that
@@ -364,4 +400,50 @@ func TestGraceIsForAbnormalEnds(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who waited to open a name whose lease ran out has it, with what is in it.
+func TestALapsedNameIsPassedOn(t *testing.T) {
+	inBubble(t, "lease=10s,hold=open", func(t *testing.T, s *served) {
+		f := s.mustCreate("lock", 0)
+		if errno := s.write(f, 0, "value"); errno != 0 {
+			t.Fatal(errno)
+		}
+		s.release(f)
+		if errno := s.link(f.node, "other"); errno != 0 {
+			t.Fatal(errno)
+		}
+		node, _, _ := s.lookup(1, "other")
+		s.caller.pid = 101
+		waiter := s.startOpen(node, unix.O_RDWR)
+		if !s.pending(waiter) {
+			t.Fatal("open(2) does not wait for what is held by name")
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		g := s.opened(waiter, node)
+		if text, errno := s.read(g, 0, 100); text != "value" || errno != 0 {
+			t.Errorf("read %q, %v", text, errno)
+		}
+		s.release(g)
+		s.wantListed(t, "when it was closed", "lock", "other")
+	})
+}
+
+// In grace a directory is refused as everything else is that would take the name.
+func TestNoDirectoryIsMovedIntoGrace(t *testing.T) {
+	inBubble(t, "lease=10s,grace=5s", func(t *testing.T, s *served) {
+		if _, errno := s.mkdir(1, "lock"); errno != 0 {
+			t.Fatal(errno)
+		}
+		time.Sleep(9 * time.Second)
+		if _, errno := s.mkdir(1, "mine"); errno != 0 {
+			t.Fatal(errno)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if r := s.call(opRename2, 1, u64(1), u32(0), u32(0), cstring("mine"), cstring("lock")); r.errno != unix.EEXIST {
+			t.Errorf("rename in grace: %v, want EEXIST", r.errno)
+		}
+	})
 }

@@ -31,6 +31,9 @@ func (f *FS) placeOf(in *fuse.InHeader, dir uint64, name string) (place, fuse.St
 	if status := checkName(name); status != fuse.OK {
 		return place{}, status
 	}
+	if d.file.isRemoved() {
+		return place{}, fuse.ENOENT
+	}
 	key := lockspace.Key{Dir: d.ID, Name: name}
 	f.noteUse(in, key)
 	if status := f.permit(in, d, mayWrite|maySearch); status != fuse.OK {
@@ -264,12 +267,17 @@ func (f *FS) renameDirectory(in *fuse.RenameIn, from, to place, d *node) fuse.St
 		return fuse.EPERM
 	}
 	if err := f.table.Move(from.key, to.key); err != nil {
-		return fuse.Status(lockErrno(err))
+		return makeStatus(err)
 	}
 	old := d.file.entries[0]
 	f.nodes.detach(d)
 	f.enterAs(to.key, d.file)
 	f.removeEntry(old)
+	f.vacate(from.dir.ID)
+	if d.file.Lapsed { // who moves it takes care of it
+		d.file.Lapsed = false
+		f.keepFile(d.file)
+	}
 	d.Parent, d.Name, d.key = to.dir.ID, to.name, to.key
 	f.nodes.byKey[to.key] = d
 	f.journal.PutNode(&d.NodeRecord)

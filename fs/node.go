@@ -115,6 +115,11 @@ func (f *FS) collect(d *node) bool {
 	f.nodes.detach(d)
 	f.journal.DropNode(d.ID)
 	d.file.nodes--
+	if d.File == 0 && d.file.body != nil {
+		// Its author may hold the lock yet, through another node of that name.
+		d.file.body = nil
+		f.journal.DropBody(d.ID)
+	}
 	f.endFile(d.file)
 	return true
 }

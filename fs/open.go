@@ -25,6 +25,9 @@ func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse
 	if name == controlName {
 		return fuse.EPERM
 	}
+	if dir.file.isRemoved() {
+		return fuse.ENOENT
+	}
 	key := lockspace.Key{Dir: dir.ID, Name: name}
 	f.noteUse(&in.InHeader, key)
 	var h *handle

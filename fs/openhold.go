@@ -134,7 +134,7 @@ func (f *FS) opened(d *node, p *lockspace.Party) *handle {
 
 // keepName gives a lock that has no name of its own one that stays.
 func (f *FS) keepName(d *node) {
-	if f.entry(d.key) == nil && f.openHolds(d) && f.nodes.lookup(d.key) == d {
+	if f.entry(d.key) == nil && f.openHolds(d) && f.nodes.lookup(d.key) == d && !f.nodes.get(d.Parent).file.isRemoved() {
 		f.enterAs(d.key, f.promote(d))
 	}
 }

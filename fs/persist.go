@@ -108,6 +108,7 @@ func (r *Records) PutFile(x *FileRecord) {
 		e.u64(uint64(p.lease))
 		e.u64(uint64(p.grace))
 		e.u64(uint64(p.leaseFrom))
+		e.flag(x.Lapsed)
 	}
 	r.put(kindFile, x.Ino, e)
 }

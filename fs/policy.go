@@ -177,12 +177,16 @@ func formatSpan(d time.Duration) string {
 
 // setPolicy gives a directory a policy.
 func (f *FS) setPolicy(dir *node, p Policy) {
-	if old := &dir.file.Policy; p.lease != old.lease {
+	old := dir.file.Policy
+	if p.lease != old.lease {
 		p.leaseFrom = f.clock.Now().Boot
 	}
 	dir.file.Policy = p
 	f.keepFile(dir.file)
 	f.applyPolicy(dir.file)
+	if p.reap == old.reap {
+		return
+	}
 	for e := range dir.file.content.order.All() {
 		f.rewatch(e)
 	}
@@ -254,6 +258,7 @@ func (f *FS) makeLockspaces(spaces []Lockspace) error {
 		if e.file.Kind != directory {
 			return fmt.Errorf("lockspace %s: the last mount left something of that name that is not a directory", s.Name)
 		}
+		e.file.Lapsed = false
 		f.setPolicy(f.nodes.of(e), s.Policy)
 	}
 	return nil

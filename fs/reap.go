@@ -72,9 +72,11 @@ func (f *FS) rewatchFile(x *file) {
 
 // watchProcesses watches for the holds of which it has to be found out. Not
 // before a step ends: only then is a filesystem that was made again ready for
-// what the watcher may do at once.
+// what the watcher may do at once. Of very many some are left to the next steps,
+// so that nobody has to wait for it.
 func (f *FS) watchProcesses() {
-	for _, k := range f.unwatched {
+	n := min(len(f.unwatched), watchAtOnce)
+	for _, k := range f.unwatched[:n] {
 		h := f.table.Named(k)
 		if h == nil {
 			continue
@@ -88,8 +90,15 @@ func (f *FS) watchProcesses() {
 			f.watch(p, h.ID)
 		}
 	}
-	f.unwatched = f.unwatched[:0]
+	if n == len(f.unwatched) {
+		f.unwatched = f.unwatched[:0]
+		return
+	}
+	f.unwatched = f.unwatched[n:]
+	go f.dev.Do(func() {})
 }
+
+const watchAtOnce = 512
 
 // watch has a hold end with a process.
 func (f *FS) watch(p Identity, id lockspace.HoldID) {
@@ -144,39 +153,89 @@ func (f *FS) unwatch(id lockspace.HoldID) {
 	}
 }
 
-// reap ends the holds for which a process was watched that has ended.
+// reap ends the holds for which a process was watched that has ended: the oldest
+// first, and of very many some at a time, so that nobody has to wait for it.
 func (f *FS) reap(p Identity) {
 	w := f.watches.byProcess[p]
 	if w == nil {
 		return
 	}
-	for _, id := range slices.Sorted(maps.Keys(w.holds)) {
-		f.table.EndHold(id, lockspace.Reaped)
+	f.reapSome(p, slices.Sorted(maps.Keys(w.holds)))
+}
+
+// reapSome is reap for holds that were watched for when the process ended.
+func (f *FS) reapSome(p Identity, ids []lockspace.HoldID) {
+	for _, id := range ids[:min(len(ids), reapAtOnce)] {
+		if f.watches.byHold[id] == p {
+			f.table.EndHold(id, lockspace.Reaped)
+		}
+	}
+	if len(ids) > reapAtOnce {
+		go f.dev.Do(func() { f.reapSome(p, ids[reapAtOnce:]) })
 	}
 }
 
+const reapAtOnce = 128
+
 // removeLapsed removes the names whose hold has lapsed: it was reaped, or its
-// lease ran out. A directory goes with what is in it, unless something of that
-// is held; then it stays, and is held by nobody.
+// lease ran out. A directory goes with what is in it, and not before nothing of
+// that is held any more; until then it is there, held by nobody.
 func (f *FS) removeLapsed() {
 	for i := range f.lapsed {
 		h := &f.lapsed[i]
 		e := f.entry(h.Key)
 		switch {
 		case e == nil || e.File != h.Party.File:
+		case f.nodes.get(h.Key.Dir).file.holdsByOpen() && f.table.Held(h.Key):
+			// It is his now who waited to open it, as in passedOn.
 		case e.file.Kind == directory && f.isInUse(e.file):
-			f.log.Warn("directory stays, since something in it is held", "path", f.path(h.Key))
+			e.file.Lapsed = true
+			f.keepFile(e.file)
+			f.log.Warn("directory stays until nothing in it is held", "path", f.path(h.Key))
 		default:
 			f.removeAll(e)
 		}
 	}
 	f.lapsed = f.lapsed[:0]
+	f.removeVacated()
 }
+
+// vacate has the step look, when it ends, whether a directory goes, now that a hold
+// in it has ended or been moved away. The one that this is in is in use as long as
+// it is there.
+func (f *FS) vacate(dir uint64) {
+	if d := f.nodes.dir(dir); d != nil && d.file.Lapsed {
+		f.vacated = append(f.vacated, dir)
+	}
+}
+
+// removeVacated removes the directories that were to go when nothing in them is
+// held. Of very many in each other some go with the next step.
+func (f *FS) removeVacated() {
+	n := 0
+	for ; n < len(f.vacated) && n < vacatedAtOnce; n++ {
+		d := f.nodes.dir(f.vacated[n])
+		if d == nil || !d.file.Lapsed || d.file.isRemoved() || f.isInUse(d.file) {
+			continue
+		}
+		parent := d.Parent
+		f.removeAll(d.file.entries[0])
+		f.vacate(parent)
+	}
+	if f.vacated = append(f.vacated[:0], f.vacated[n:]...); len(f.vacated) > 0 {
+		go f.dev.Do(func() {})
+	}
+}
+
+const vacatedAtOnce = 128
 
 // isInUse reports whether anything in a directory is held.
 func (f *FS) isInUse(x *file) bool {
 	if f.table.LastListed(x.Ino) != 0 {
 		return true
+	}
+	if x.content.directories == 0 {
+		return false
 	}
 	for e := range x.content.order.All() {
 		if e.file.Kind == directory && f.isInUse(e.file) {

@@ -46,7 +46,7 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 		x.Modified, x.Accessed, x.Changed = d.instant(), d.instant(), d.instant()
 		x.Target = string(d.bytes(maxBody))
 		if x.Kind == directory {
-			x.Policy = d.policy()
+			x.Policy, x.Lapsed = d.policy(), d.flag()
 		}
 		return d.end("file", id)
 	case kindEntry:
@@ -189,6 +189,9 @@ func Restore(o Options, s *Saved) (*FS, error) {
 		if x.Kind == directory && x.Policy != (Policy{}) {
 			f.applyPolicy(x)
 		}
+		if x.Lapsed { // what was held in it may not be any more
+			f.vacated = append(f.vacated, x.Ino)
+		}
 	}
 	for _, h := range holds {
 		if h.ByName {
@@ -254,9 +257,13 @@ func (f *FS) restoreNodes(s *Saved, files map[uint64]*file) error {
 			f.nodes.of(x.entries[0])
 		}
 	}
-	for d := range s.nodes.all() {
-		if d.ID != rootDir && f.nodes.byID[d.Parent] == nil && len(d.file.entries) > 0 {
-			return fmt.Errorf("node %d: no directory %d: %w", d.ID, d.Parent, ErrRecord)
+	// What is in a directory has it. An open file whose name is gone may be left of
+	// one that is.
+	for _, x := range files {
+		for _, e := range x.entries {
+			if f.nodes.byID[e.Dir] == nil {
+				return fmt.Errorf("entry %d: no directory %d: %w", e.ID, e.Dir, ErrRecord)
+			}
 		}
 	}
 	return nil

@@ -42,10 +42,8 @@ func (s *served) restore(records store) {
 		}
 		o := s.options
 		o.Journal = fs.NewRecords(records, saved)
-		old, dies := o.Device.(*mortal)
-		if dies {
-			o.Device = &mortal{Device: old.Device}
-		}
+		old := o.Device.(*mortal)
+		o.Device = &mortal{Device: old.Device}
 		f, err := fs.Restore(o, saved)
 		if err != nil {
 			s.t.Error(err)
@@ -53,9 +51,7 @@ func (s *served) restore(records store) {
 		}
 		s.conn.Attach(f)
 		s.fs, s.options.Device = f, o.Device
-		if dies {
-			old.dead = true
-		}
+		old.dead = true
 	})
 	s.init()
 }

@@ -52,7 +52,9 @@ func (a *agenda) fix(e *event)    { heap.Fix(a, e.index) }
 // Expire does what is due: it gives up the places that have lapsed, ends the
 // holds that were not renewed in time and the graces that are over, and then
 // lets in who waited for that. The user calls it at the time that
-// [Table.NextExpiry] tells, or later.
+// [Table.NextExpiry] tells, or later. Of leases and graces it ends expireAtOnce at
+// most, so that nobody has to wait while thousands of them end, and no journal has
+// to take them in one step; what is left is due at once.
 func (t *Table) Expire() {
 	now := t.clock.Now().Boot
 	for len(t.absent) > 0 && t.absent[0].until <= now {
@@ -60,7 +62,7 @@ func (t *Table) Expire() {
 		t.absent = t.absent[1:]
 	}
 	// A grace that begins here is not due yet.
-	for len(t.agenda) > 0 && t.agenda[0].at <= now {
+	for n := 0; n < expireAtOnce && len(t.agenda) > 0 && t.agenda[0].at <= now; n++ {
 		e := t.agenda[0]
 		if e.hold == 0 {
 			t.endGrace(e.lock)
@@ -71,6 +73,8 @@ func (t *Table) Expire() {
 	}
 	t.settleRest()
 }
+
+const expireAtOnce = 128
 
 // NextExpiry returns when [Table.Expire] has something to do next, on the
 // clock of [Instant.Boot]. Any step may make it earlier or later.
