@@ -233,7 +233,7 @@ func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName strin
 		return fuse.EPERM
 	}
 	if d.file.Kind == directory {
-		return f.renameDirectory(in, from, to, d)
+		return f.renameDirectory(in, from, to, d, target)
 	}
 	// Everything that can fail, or takes a detour, comes before what changes
 	// anything.
@@ -260,13 +260,17 @@ func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName strin
 	return fuse.OK
 }
 
-// renameDirectory is Rename of a directory to a name that is free.
-func (f *FS) renameDirectory(in *fuse.RenameIn, from, to place, d *node) fuse.Status {
+// renameDirectory is Rename of a directory to a name that is free, or in the place of
+// target, which is empty and which nobody holds.
+func (f *FS) renameDirectory(in *fuse.RenameIn, from, to place, d *node, target *entry) fuse.Status {
 	if !mayRemove(&in.InHeader, from.dir, d.file) {
 		return fuse.EPERM
 	}
 	if err := f.table.Move(from.key, to.key); err != nil {
 		return makeStatus(err)
+	}
+	if target != nil {
+		f.removeEntry(target)
 	}
 	old := d.file.entries[0]
 	f.nodes.detach(d)
