@@ -234,7 +234,7 @@ func (f *FS) rename(in *fuse.RenameIn, from, to place, d *node) fuse.Status {
 		return fuse.EPERM
 	}
 	if d.file.Kind == directory {
-		return f.renameDirectory(in, from, to, d)
+		return f.renameDirectory(in, from, to, d, target)
 	}
 	// Everything that can fail, or takes a detour, comes before what changes
 	// anything.
@@ -261,13 +261,17 @@ func (f *FS) rename(in *fuse.RenameIn, from, to place, d *node) fuse.Status {
 	return fuse.OK
 }
 
-// renameDirectory is Rename of a directory to a name that is free.
-func (f *FS) renameDirectory(in *fuse.RenameIn, from, to place, d *node) fuse.Status {
+// renameDirectory is Rename of a directory to a name that is free, or in the place of
+// target, which is empty and which nobody holds.
+func (f *FS) renameDirectory(in *fuse.RenameIn, from, to place, d *node, target *entry) fuse.Status {
 	if !mayRemove(&in.InHeader, from.dir, d.file) {
 		return fuse.EPERM
 	}
 	if err := f.table.Move(from.key, to.key); err != nil {
 		return makeStatus(err)
+	}
+	if target != nil {
+		f.removeEntry(target)
 	}
 	old := d.file.entries[0]
 	f.nodes.detach(d)

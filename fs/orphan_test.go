@@ -99,3 +99,30 @@ func TestTheDirectoryGoesBeforeTheOpenFile(t *testing.T) {
 		t.Errorf("read %q, %v", text, errno)
 	}
 }
+
+// A directory that nobody holds, as those of --space and those that have lapsed, is
+// replaced by another one: there are not two of a name then.
+func TestADirectoryReplacesOneThatNobodyHolds(t *testing.T) {
+	records := store{}
+	s := serveWith(t, func(o *fs.Options) {
+		o.Lockspaces = []fs.Lockspace{{Name: "space"}}
+		o.Journal = fs.NewRecords(records, new(fs.Saved))
+	})
+	s.caller.uid = 0
+	mine, errno := s.mkdir(1, "mine")
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	if r := s.call(opRename2, 1, u64(1), u32(0), u32(0), cstring("mine"), cstring("space")); r.errno != 0 {
+		t.Fatal(r.errno)
+	}
+	s.restore(records, s.options.Tokens.(*lockspace.Counter))
+	if node, _, _ := s.lookup(1, "space"); node != mine {
+		t.Errorf("found node %d, want %d", node, mine)
+	}
+	s.wantListed(t, "afterwards", "space")
+	if r := s.call(opRmdir, 1, cstring("space")); r.errno != 0 {
+		t.Errorf("rmdir: %v", r.errno)
+	}
+	s.wantListed(t, "when it is removed")
+}
