@@ -178,6 +178,9 @@ func (f *FS) isInUse(x *file) bool {
 	if f.table.LastListed(x.Ino) != 0 {
 		return true
 	}
+	if x.content.directories == 0 {
+		return false
+	}
 	for e := range x.content.order.All() {
 		if e.file.Kind == directory && f.isInUse(e.file) {
 			return true
