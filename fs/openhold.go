@@ -189,6 +189,10 @@ func (f *FS) grantedOpen(w *lockspace.Wait) {
 	f.dev.AnswerOpen(uint64(w.ID), h.ID, fuse.FOPEN_DIRECT_IO)
 }
 
+// passedOn reports whether a name that is being removed has gone to somebody who
+// waited to open it: it is that one's now, and stays.
+func (f *FS) passedOn(at place) bool { return at.dir.file.holdsByOpen() && f.table.Held(at.key) }
+
 // restoreOpening finds the node of an OPEN that was waiting when the process
 // died, and makes sure that the number of its open file is nobody else's. An
 // absent wait has neither.

@@ -41,8 +41,7 @@ func (f *FS) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Stat
 		return status
 	}
 	f.endHolds(in, at)
-	// Who waited to open the name may have it now: it stays then.
-	if passedOn := at.dir.file.holdsByOpen() && f.table.Held(at.key); e != nil && !passedOn {
+	if e != nil && !f.passedOn(at) {
 		f.removeEntry(e)
 	}
 	return fuse.OK
