@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lockfs/lockfs/fs"
+	"github.com/lockfs/lockfs/lockspace"
 )
 
 // A body goes with its file, also if its author has the lock in another way: by a
@@ -116,7 +117,7 @@ func TestADirectoryReplacesOneThatNobodyHolds(t *testing.T) {
 	if r := s.call(opRename2, 1, u64(1), u32(0), u32(0), cstring("mine"), cstring("space")); r.errno != 0 {
 		t.Fatal(r.errno)
 	}
-	s.restore(records, s.options.Tokens.(*lockspace.Counter))
+	s.restore(records)
 	if node, _, _ := s.lookup(1, "space"); node != mine {
 		t.Errorf("found node %d, want %d", node, mine)
 	}
