@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lockfs/lockfs/fs"
-	"github.com/lockfs/lockfs/lockspace"
 )
 
 // A body goes with its file, also if its author has the lock in another way: by a
