@@ -347,6 +347,25 @@ func TestLeaseOverACleanStop(t *testing.T) {
 	})
 }
 
+// Who holds a lock by an open file when the mount ends has not given it back.
+func TestGraceOverACleanStop(t *testing.T) {
+	inBubble(t, "grace=10s", func(t *testing.T, s *served) {
+		s.mustCreate("held", unix.O_EXCL)
+		s.release(s.mustCreate("given back", unix.O_EXCL))
+		s.stopAndStart(t)
+		for name, want := range map[string]unix.Errno{"held": unix.EEXIST, "given back": 0} {
+			if _, errno := s.create(name, unix.O_EXCL); errno != want {
+				t.Errorf("%s: %v, want %v", name, errno, want)
+			}
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if _, errno := s.create("held", unix.O_EXCL); errno != 0 {
+			t.Errorf("made after grace: %v", errno)
+		}
+	})
+}
+
 // Grace comes after an abnormal end, and only then.
 func TestGraceIsForAbnormalEnds(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -1,6 +1,11 @@
 package fs
 
-import "math"
+import (
+	"math"
+	"time"
+
+	"github.com/lockfs/lockfs/lockspace"
+)
 
 // Save writes what outlives a clean stop to a store: who may use the mount, all
 // that has a name of its own, what is held by name, and the graces. A restart must
@@ -10,8 +15,32 @@ func (f *FS) Save(store Putter) {
 	r := &Records{store: putOnly{store}, reserved: [counters]uint64{math.MaxUint64, math.MaxUint64, math.MaxUint64}}
 	r.PutPidNS(f.procs.Namespace())
 	f.saveDirectory(r, f.nodes.get(rootDir).file, make(map[*file]bool))
+	f.saveGraces(r)
+}
+
+// saveGraces writes the graces, and one for each lock that an open file holds where
+// there is grace: who holds it has not given it back when the mount ends, and may
+// not know yet that it is gone.
+func (f *FS) saveGraces(r *Records) {
+	var last lockspace.GraceID
+	in := make(map[lockspace.Key]time.Duration)
 	for g := range f.table.Graces() {
+		last, in[g.Key] = max(last, g.ID), g.Until
 		r.PutGrace(g)
+	}
+	for id, d := range f.nodes.byID {
+		if d.file.Kind != directory || id != d.ID || d.file.Policy.grace == 0 {
+			continue
+		}
+		until := f.clock.Now().Boot + d.file.Policy.grace
+		f.table.List(d.ID, 0, func(_ uint64, name string) bool {
+			k := lockspace.Key{Dir: d.ID, Name: name}
+			if f.table.Named(k) == nil && in[k] < until {
+				last++
+				r.PutGrace(&lockspace.Grace{ID: last, Key: k, Until: until})
+			}
+			return true
+		})
 	}
 }
 
