@@ -2,7 +2,6 @@ package fs
 
 import (
 	"math"
-	"time"
 
 	"github.com/lockfs/lockfs/lockspace"
 )
@@ -23,9 +22,9 @@ func (f *FS) Save(store Putter) {
 // not know yet that it is gone.
 func (f *FS) saveGraces(r *Records) {
 	var last lockspace.GraceID
-	in := make(map[lockspace.Key]time.Duration)
+	in := make(map[lockspace.Key]bool)
 	for g := range f.table.Graces() {
-		last, in[g.Key] = max(last, g.ID), g.Until
+		last, in[g.Key] = max(last, g.ID), true
 		r.PutGrace(g)
 	}
 	for id, d := range f.nodes.byID {
@@ -35,7 +34,7 @@ func (f *FS) saveGraces(r *Records) {
 		until := f.clock.Now().Boot + d.file.Policy.grace
 		f.table.List(d.ID, 0, func(_ uint64, name string) bool {
 			k := lockspace.Key{Dir: d.ID, Name: name}
-			if f.table.Named(k) == nil && in[k] < until {
+			if f.table.Named(k) == nil && !in[k] {
 				last++
 				r.PutGrace(&lockspace.Grace{ID: last, Key: k, Until: until})
 			}
