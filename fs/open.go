@@ -48,6 +48,7 @@ func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse
 		return device.Parked
 	}
 	if excl && (e != nil || f.table.Held(key)) {
+		f.meter.refusals[lockspace.ViaExcl]++
 		return fuse.Status(unix.EEXIST)
 	}
 	if dir.file.holdsByOpen() {
