@@ -206,6 +206,9 @@ func (f *FS) getControlAttr(in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 		return errStale
 	}
 	f.controlAttr(c, &out.Attr)
+	if h := f.controls[in.Fh()]; in.Flags()&fuse.FUSE_GETATTR_FH != 0 && h != nil && h.stream != nil {
+		out.Size = h.stream.end()
+	}
 	return fuse.OK
 }
 

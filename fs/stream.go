@@ -38,11 +38,12 @@ import (
 // most so many windows are given in a time ([streamRate]) that a crowd of readers
 // leaves the locks alone. Each gets less then, and is told what it has missed.
 //
-// The file shows a size that is not 0, that of the first line, so that tail(1)
-// goes to the end of it, not waiting for another; and the present time as that of
-// the last change, so that tail -f looks for more. It can seek, so the kernel
-// lets no two calls at once read through one open file description: the second
-// waits, and not even a signal ends that, until the first is done.
+// tail -f works since the file can seek and shows a size. lseek(2) to its end goes
+// to that of the window, which has one line in the beginning: tail does not wait
+// for a last line then. fstat(2), by which it looks for more, shows more than
+// anybody has read, and the present time as that of the last change. But where a
+// file can seek, the kernel lets no two calls at once read through one open file
+// description: the second waits until the first is done, and no signal ends that.
 
 const (
 	// ringLines and ringBytes bound what is kept for slow readers.
@@ -50,6 +51,9 @@ const (
 	ringBytes = 4 << 20
 	// windowSize is the most that is in a window. It is a record.
 	windowSize = maxKept - 1
+	// sizeAhead is how much there seems to be, in bytes, behind what was read: so
+	// much tail -f reads at a time.
+	sizeAhead = 1 << 20
 	// streamDelay is how long readers wait for more to happen.
 	streamDelay = 5 * time.Millisecond
 )
@@ -303,9 +307,15 @@ func (r *reader) take(offset uint64, size uint32) []byte {
 // noContent is the content of a stream's entry.
 func noContent(*FS, *node) []byte { return nil }
 
-// streamAttr is what a stream shows: see above.
+// end is what a stream shows as its size to lseek(2): see above.
+func (r *reader) end() uint64 { return r.From + uint64(len(r.Window)) }
+
+// streamAttr is what it shows to stat(2).
 func (f *FS) streamAttr(out *fuse.Attr) {
-	out.Size = uint64(len(f.firstLine()))
+	for _, r := range f.stream.readers {
+		out.Size = max(out.Size, r.next)
+	}
+	out.Size += sizeAhead
 	out.Mtime, out.Mtimensec = seconds(f.clock.Now())
 	out.Ctime, out.Ctimensec = out.Mtime, out.Mtimensec
 }
