@@ -20,9 +20,10 @@ import (
 //
 // A reader is given a page of whole lines at a time, its window. Reads at an
 // offset in the window get what is there, whatever their size, and may come
-// again, as a shell does that reads more than a line and seeks back. A read
-// anywhere else gets the next window, which begins at that offset from then on:
-// other offsets mean nothing. The window is in the journal with each change: so
+// again, as a shell does that reads more than a line and seeks back. A read behind
+// it gets the next window, which begins at that offset from then on. Before it
+// there is nothing any more: a read there finds the end of the file, once, and the
+// next window begins there. The window is in the journal with each change: so
 // a read is answered once though processes die (an answer to a read that changed
 // nothing would be made again, of other lines), and its rest is there for the
 // next process.
@@ -41,7 +42,9 @@ import (
 // tail -f works since the file can seek and shows a size. lseek(2) to its end goes
 // to that of the window, which has one line in the beginning: tail does not wait
 // for a last line then. fstat(2), by which it looks for more, shows more than
-// anybody has read, and the present time as that of the last change. But where a
+// anybody has read, and the present time as that of the last change. (While others
+// look at it too, the kernel may give tail that size for the end. Then it does not
+// find the first line again, and follows all the same.) But where a
 // file can seek, the kernel lets no two calls at once read through one open file
 // description: the second waits until the first is done, and no signal ends that.
 
@@ -55,11 +58,11 @@ const (
 	// much tail -f reads at a time.
 	sizeAhead = 1 << 20
 	// streamDelay is how long readers wait for more to happen.
-	streamDelay = 5 * time.Millisecond
+	streamDelay = 10 * time.Millisecond
 )
 
 // streamRate is how many windows are given, to all readers together.
-var streamRate = rate{every: time.Second / 4000, burst: 64}
+var streamRate = rate{every: time.Second / 1500, burst: 32}
 
 // StreamRecord is what must outlive the process of an open stream.
 type StreamRecord struct {
@@ -192,6 +195,11 @@ func (f *FS) endStream(r *reader) {
 
 // readStream reads from an open stream.
 func (f *FS) readStream(r *reader, in *fuse.ReadIn) (fuse.ReadResult, fuse.Status) {
+	if in.Offset < r.From {
+		r.From, r.Window, r.next = in.Offset, nil, in.Offset
+		f.journal.PutStream(&r.StreamRecord)
+		return fuse.ReadResultData(nil), fuse.OK
+	}
 	if f.fill(r, in.Offset) {
 		return fuse.ReadResultData(r.take(in.Offset, in.Size)), fuse.OK
 	}

@@ -332,6 +332,17 @@ func TestAReaderGoesBackInItsWindow(t *testing.T) {
 		s.restoreHere(records)
 		s.call(opGetattr, 1, zeros(16))
 		r.drain(4096)
+		// Before the window there is nothing; from there on, what comes next.
+		text := r.text
+		r.text = text[:3]
+		if got := s.await(r.startRead(100, 0)); got.errno != 0 || len(got.body) != 0 {
+			t.Errorf("before the window: %v, %q", got.errno, got.body)
+		}
+		s.release(s.mustCreate("x", unix.O_EXCL))
+		if lines := parseLines(t, r.drain(4096)); len(lines) != 2 {
+			t.Errorf("after having gone back: %+v", lines)
+		}
+		r.text = text
 		if lines := parseLines(t, r.text); len(lines) != 4 || lines[2].Event != "released" || lines[3].Event != "recovered" {
 			t.Errorf("it read %q", r.text)
 		}
