@@ -42,6 +42,9 @@ const (
 	controlReap    = 5
 	controlLease   = 6
 	controlGrace   = 7
+
+	controlEvents  = 20
+	controlMetrics = 21
 )
 
 // controlEntry is a name in control directories.
@@ -59,10 +62,14 @@ type controlEntry struct {
 	// for what cannot be written to. The error says what is wrong with it, and
 	// then it has changed nothing.
 	set func(f *FS, dir *node, value string) error
+	// stream: it is no text but a stream, see stream.go; content is not used.
+	stream bool
 }
 
 var controlEntries = append([]controlEntry{
 	{number: controlVersion, in: controlDir, name: "version", rootOnly: true, content: (*FS).version},
+	{number: controlEvents, in: controlDir, name: "events", rootOnly: true, content: noContent, stream: true},
+	{number: controlMetrics, in: controlDir, name: "metrics", rootOnly: true, content: (*FS).metrics},
 	{number: controlPolicy, in: controlDir, name: "policy"},
 }, policyEntries()...)
 
@@ -168,6 +175,9 @@ func (f *FS) controlAttr(c controlNode, out *fuse.Attr) {
 	out.Mtime, out.Mtimensec = seconds(c.about.file.Modified)
 	out.Atime, out.Atimensec = out.Mtime, out.Mtimensec
 	out.Ctime, out.Ctimensec = out.Mtime, out.Mtimensec
+	if c.stream {
+		f.streamAttr(out)
+	}
 }
 
 func (e *controlEntry) mode() uint32 {
@@ -196,6 +206,9 @@ func (f *FS) getControlAttr(in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 		return errStale
 	}
 	f.controlAttr(c, &out.Attr)
+	if h := f.controls[in.Fh()]; in.Flags()&fuse.FUSE_GETATTR_FH != 0 && h != nil && h.stream != nil {
+		out.Size = h.stream.end()
+	}
 	return fuse.OK
 }
 
@@ -232,6 +245,7 @@ type controlHandle struct {
 	// says that there is a record of it.
 	content []byte
 	kept    bool
+	stream  *reader // nil: it is none
 }
 
 // openControl opens a control node; it returns the number of the open file.
@@ -247,11 +261,17 @@ func (f *FS) openControl(in *fuse.OpenIn) (uint64, fuse.Status) {
 	h := &controlHandle{HandleRecord: f.newHandle(in.NodeId, p)}
 	f.controls[h.ID] = h
 	f.journal.PutHandle(&h.HandleRecord)
+	if c.stream {
+		f.beginStream(h)
+	}
 	return h.ID, fuse.OK
 }
 
 // readControl reads from an open control file.
 func (f *FS) readControl(h *controlHandle, in *fuse.ReadIn) (fuse.ReadResult, fuse.Status) {
+	if h.stream != nil {
+		return f.readStream(h.stream, in)
+	}
 	if in.Offset > 0 && h.content != nil {
 		return part(h.content, in), fuse.OK
 	}
@@ -304,6 +324,9 @@ var errTooLong = fmt.Errorf("longer than %d bytes", maxSetting)
 
 // closeControl is the end of an open control file.
 func (f *FS) closeControl(h *controlHandle) {
+	if h.stream != nil {
+		f.endStream(h.stream)
+	}
 	delete(f.controls, h.ID)
 	f.journal.DropHandle(h.ID)
 	if h.kept {

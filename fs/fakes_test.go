@@ -192,6 +192,9 @@ type journal struct {
 	files    map[uint64]fs.FileRecord
 	entries  map[uint64]fs.EntryRecord
 	graces   map[lockspace.GraceID]lockspace.Grace
+	streams  map[uint64]fs.StreamRecord
+	reads    map[uint64]fs.ReadRecord
+	workers  uint64
 	commits  int
 	// open: something was changed and not committed yet.
 	open bool
@@ -208,6 +211,8 @@ func newJournal() *journal {
 		files:    make(map[uint64]fs.FileRecord),
 		entries:  make(map[uint64]fs.EntryRecord),
 		graces:   make(map[lockspace.GraceID]lockspace.Grace),
+		streams:  make(map[uint64]fs.StreamRecord),
+		reads:    make(map[uint64]fs.ReadRecord),
 	}
 }
 
@@ -235,6 +240,11 @@ func (j *journal) DropEntry(id uint64)          { j.change(func() { delete(j.ent
 func (j *journal) PutContent(handle uint64, content []byte) {
 	j.change(func() { j.contents[handle] = string(content) })
 }
+func (j *journal) PutStream(r *fs.StreamRecord)   { j.change(func() { j.streams[r.Handle] = *r }) }
+func (j *journal) DropStream(handle uint64)       { j.change(func() { delete(j.streams, handle) }) }
+func (j *journal) PutRead(r *fs.ReadRecord)       { j.change(func() { j.reads[r.Unique] = *r }) }
+func (j *journal) DropRead(unique uint64)         { j.change(func() { delete(j.reads, unique) }) }
+func (j *journal) PutWorkers(n uint64)            { j.change(func() { j.workers = n }) }
 func (j *journal) DropContent(handle uint64)      { j.change(func() { delete(j.contents, handle) }) }
 func (j *journal) PutGrace(g *lockspace.Grace)    { j.change(func() { j.graces[g.ID] = *g }) }
 func (j *journal) DropGrace(id lockspace.GraceID) { j.change(func() { delete(j.graces, id) }) }

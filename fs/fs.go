@@ -16,7 +16,9 @@ import (
 type Device interface {
 	Answer(unique uint64, errno syscall.Errno)
 	AnswerOpen(unique, handle uint64, flags uint32)
+	AnswerData(unique uint64, data []byte)
 	NotifyPoll(pollID uint64)
+	Traffic() []device.Traffic
 	Detour(unique, place uint64, look func() any)
 	Do(step func())
 }
@@ -95,6 +97,11 @@ type FS struct {
 	expiry   *time.Timer
 	expiryAt time.Duration
 	hints    hints
+	// stream is what readers of the control file events get, and meter what is
+	// counted for metrics. breaker is who breaks the hold that ends next.
+	stream  stream
+	meter   meter
+	breaker lockspace.Process
 	// closing: no request may wait any more.
 	closing bool
 }
@@ -103,6 +110,7 @@ type FS struct {
 func New(o Options) (*FS, error) {
 	f := prepare(o)
 	f.table = lockspace.New(f.environment(o))
+	f.table.Listen(listener{f})
 	now := f.clock.Now()
 	root := &file{FileRecord: FileRecord{
 		Ino: rootDir, Kind: directory, Mode: 0o777, UID: o.UID, GID: o.GID,
@@ -133,6 +141,7 @@ func prepare(o Options) *FS {
 		opening:       make(map[uint64]*node),
 		controls:      make(map[uint64]*controlHandle),
 		hints:         newHints(),
+		stream:        newStream(),
 	}
 }
 
@@ -155,6 +164,7 @@ func (f *FS) String() string { return "lockfs" }
 func (f *FS) Shutdown() (holds int) {
 	f.closing = true
 	f.table.Shutdown()
+	f.endReads(0, func(*ReadRecord) bool { return true })
 	_, holds, _ = f.table.Len()
 	return holds
 }
@@ -185,6 +195,7 @@ func (f *FS) Counts() Counts {
 
 // EndStep does what is left of a step when its request has been carried out.
 func (f *FS) EndStep() {
+	f.recovered()
 	f.removeLapsed()
 	f.dropBodies()
 	f.watchProcesses()

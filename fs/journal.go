@@ -96,6 +96,13 @@ type Journal interface {
 	// at most [maxKept] bytes, by the number of the open file.
 	PutContent(handle uint64, content []byte)
 	DropContent(handle uint64)
+	// PutStream, and PutRead, add a record or replace the one with the same
+	// number. PutWorkers keeps how many processes have served the mount.
+	PutStream(*StreamRecord)
+	DropStream(handle uint64)
+	PutRead(*ReadRecord)
+	DropRead(unique uint64)
+	PutWorkers(n uint64)
 }
 
 // Discard is a Journal for mounts that end with their process.
@@ -113,5 +120,10 @@ func (Discard) PutEntry(*EntryRecord)     {}
 func (Discard) DropEntry(uint64)          {}
 func (Discard) PutContent(uint64, []byte) {}
 func (Discard) DropContent(uint64)        {}
+func (Discard) PutStream(*StreamRecord)   {}
+func (Discard) DropStream(uint64)         {}
+func (Discard) PutRead(*ReadRecord)       {}
+func (Discard) DropRead(uint64)           {}
+func (Discard) PutWorkers(uint64)         {}
 
 var _ Journal = Discard{}

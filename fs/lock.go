@@ -169,5 +169,7 @@ func (f *FS) Interrupt(unique uint64) {
 	if f.table.Cancel(lockspace.WaitID(unique)) {
 		f.unawaited(unique)
 		f.dev.Answer(unique, unix.EINTR)
+		return
 	}
+	f.interruptRead(unique)
 }

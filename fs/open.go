@@ -79,6 +79,7 @@ func (f *FS) createNew(in *fuse.CreateIn, dir *node, key lockspace.Key) (*handle
 		return nil, device.Parked
 	}
 	if in.Flags&unix.O_EXCL != 0 && f.exists(key) {
+		f.meter.refusals[lockspace.ViaExcl]++
 		return nil, fuse.Status(unix.EEXIST)
 	}
 	switch dir.file.Policy.hold {

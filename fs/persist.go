@@ -36,6 +36,10 @@ const (
 	kindGrace   = 10
 	// kindPidNS is in what is saved for the next mount only.
 	kindPidNS = 11
+	// kindWorkers has the number 0.
+	kindWorkers = 13
+	kindStream  = 14
+	kindRead    = 15
 )
 
 // Records is a [Journal] that writes records to a store.
@@ -190,6 +194,28 @@ func (r *Records) PutGrace(g *lockspace.Grace) {
 	r.put(kindGrace, uint64(g.ID), e)
 }
 
+func (r *Records) PutStream(s *StreamRecord) {
+	e := r.begin()
+	e.u64(s.From)
+	e.flag(s.Cut)
+	e.bytes(s.Window)
+	r.put(kindStream, s.Handle, e)
+}
+
+func (r *Records) PutRead(read *ReadRecord) {
+	e := r.begin()
+	e.u64(read.Handle)
+	e.u64(read.Offset)
+	e.u32(read.Size)
+	r.put(kindRead, read.Unique, e)
+}
+
+func (r *Records) PutWorkers(n uint64) {
+	e := r.begin()
+	e.u64(n)
+	r.put(kindWorkers, 0, e)
+}
+
 func (r *Records) DropNode(id uint64)                { r.store.Drop(kindNode, id) }
 func (r *Records) DropHandle(id uint64)              { r.store.Drop(kindHandle, id) }
 func (r *Records) DropBody(file uint64)              { r.store.Drop(kindBody, file) }
@@ -199,6 +225,8 @@ func (r *Records) DropContent(handle uint64)         { r.store.Drop(kindContent,
 func (r *Records) DropHold(id lockspace.HoldID)      { r.store.Drop(kindHold, uint64(id)) }
 func (r *Records) DropWait(id lockspace.WaitID)      { r.store.Drop(kindWait, uint64(id)) }
 func (r *Records) DropGrace(id lockspace.GraceID)    { r.store.Drop(kindGrace, uint64(id)) }
+func (r *Records) DropStream(handle uint64)          { r.store.Drop(kindStream, handle) }
+func (r *Records) DropRead(unique uint64)            { r.store.Drop(kindRead, unique) }
 func (r *Records) begin() encoder                    { return encoder{r.buf[:0]} }
 func (r *Records) put(k uint8, id uint64, e encoder) { r.buf = e.b; r.store.Put(k, id, e.b) }
 

@@ -6,7 +6,8 @@ import (
 	"github.com/lockfs/lockfs/lockspace"
 )
 
-// poll(2). Files are always ready, but for one kind: where open(2) takes the lock
+// poll(2). Files are always ready, but for two kinds. One is streams, see
+// streamwake.go. The other: where open(2) takes the lock
 // (hold=open), an open file that has it is ready for reading exactly while
 // somebody waits for the lock, and never for writing, so that a holder learns
 // that it should let go. dlmfs says the same with the same events.
@@ -24,6 +25,9 @@ const (
 
 // Poll tells which of events are ready on an open file.
 func (f *FS) Poll(handle, pollID uint64, events uint32, notify bool) uint32 {
+	if c := f.controls[handle]; c != nil && c.stream != nil {
+		return f.pollStream(c.stream, pollID, events, notify)
+	}
 	h := f.handles[handle]
 	if h == nil || !f.hasByOpen(h) {
 		return events & ready

@@ -26,6 +26,9 @@ type Saved struct {
 	holds    slab[lockspace.Hold]
 	waits    []lockspace.Wait
 	graces   []lockspace.Grace
+	streams  []StreamRecord
+	reads    []ReadRecord
+	workers  uint64
 	counters [counters]uint64
 	pidNS    uint64
 	names    texts
@@ -95,6 +98,17 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 			ID: lockspace.GraceID(id), Until: time.Duration(d.u64()), Key: d.key(&s.names),
 		})
 		return d.end("grace", id)
+	case kindStream:
+		s.streams = append(s.streams, StreamRecord{
+			Handle: id, From: d.u64(), Cut: d.flag(), Window: append([]byte(nil), d.bytes(windowSize)...),
+		})
+		return d.end("stream", id)
+	case kindRead:
+		s.reads = append(s.reads, ReadRecord{Unique: id, Handle: d.u64(), Offset: d.u64(), Size: d.u32()})
+		return d.end("read", id)
+	case kindWorkers:
+		s.workers = d.u64()
+		return d.end("workers", id)
 	case kindCounter:
 		if id >= counters || len(data) != 8 {
 			return fmt.Errorf("counter %d: %w", id, ErrRecord)
@@ -157,6 +171,9 @@ func Restore(o Options, s *Saved) (*FS, error) {
 		}
 		h.content, h.kept = content, true
 	}
+	if err := f.restoreStreams(s); err != nil {
+		return nil, err
+	}
 	for _, b := range s.bodies {
 		x := files[b.File]
 		if d := f.nodes.byID[b.File]; x == nil && d != nil {
@@ -185,6 +202,7 @@ func Restore(o Options, s *Saved) (*FS, error) {
 		}
 	}
 	f.table = lockspace.Restore(f.environment(o), holds, s.waits, s.graces)
+	f.table.Listen(listener{f})
 	for _, x := range files {
 		if x.Kind == directory && x.Policy != (Policy{}) {
 			f.applyPolicy(x)

@@ -98,6 +98,7 @@ func (f *FS) endHolds(in *fuse.InHeader, at place) {
 		p, _ := f.caller(in) // known: permitEnd asks if anything is held
 		f.log.Info("lock broken", "name", at.name, "by_pid", p.Pid, "by_uid", p.UID,
 			"holder_pid", f.holder(h).Pid, "holder_uid", f.holder(h).UID, "token", h.Token)
+		f.breaker = p
 		return lockspace.Broken
 	})
 }

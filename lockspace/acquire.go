@@ -25,11 +25,14 @@ func (t *Table) acquire(r *Request, id WaitID) (bool, error) {
 	}
 	// A wait needs a token as well, when it is granted.
 	if t.tokens.Left() <= uint64(len(t.waits)) {
+		t.tellDenied(r, nil, ErrTokens)
 		return false, ErrTokens
 	}
 	l := t.lock(r.Key)
 	granted, err := t.request(l, r, id)
-	if err == nil && len(t.leases) > 0 {
+	if err != nil {
+		t.tellDenied(r, nil, err)
+	} else if len(t.leases) > 0 {
 		t.renewCaller(l, r)
 	}
 	t.settle(l)
@@ -92,7 +95,7 @@ func (t *Table) request(l *lock, r *Request, id WaitID) (bool, error) {
 	}
 	r.Reserved = 0
 	if !blocked {
-		t.grant(l, r)
+		t.grant(l, r, nil)
 		t.follow(l, r)
 		return true, nil
 	}
@@ -106,6 +109,7 @@ func (t *Table) request(l *lock, r *Request, id WaitID) (bool, error) {
 	l.tangled = l.tangled || t.mayPass(l, r)
 	t.enqueue(l, w)
 	t.journal.PutWait(&w.Wait)
+	t.tellWaits(&w.Wait)
 	// Nobody depends on w unless its party holds something; or, if it came back
 	// to an old place, one behind it does.
 	if l.tangled || w.Via == ViaFcntl && t.ownerHolds[w.Party.Owner] > 0 {
@@ -231,17 +235,21 @@ func (t *Table) ownedBy(h *Hold, p *Party) bool {
 
 // grant makes r a hold of l. What the owner held there by the same idiom is
 // converted; weaker is true if some of that was exclusive and is shared now,
-// for which others may have waited.
-func (t *Table) grant(l *lock, r *Request) (h *Hold, weaker bool) {
+// for which others may have waited. after is the wait that it ends, if any.
+func (t *Table) grant(l *lock, r *Request, after *Wait) (h *Hold, weaker bool) {
 	for _, h := range l.holds {
 		if h.Via == r.Via && h.Mode == r.Mode && h.Range.Covers(r.Range) &&
 			h.Party.Handle == r.Party.Handle && t.ownedBy(h, &r.Party) {
+			if after != nil {
+				t.tellTook(h, after)
+			}
 			return h, false // asked again
 		}
 	}
 	h = t.newHold(r)
 	weaker = t.carve(l, h)
 	t.put(l, h)
+	t.tellTook(h, after)
 	return h, weaker
 }
 
@@ -266,8 +274,9 @@ func (t *Table) carve(l *lock, h *Hold) (weaker bool) {
 				h.Since, h.Party = old.Since, old.Party
 			}
 			t.drop(l, i)
+			t.tellLeft(old, old.Range, Replaced)
 		case !merge && old.Range.Overlaps(h.Range):
-			t.cut(l, i, h.Range)
+			t.cut(l, i, h.Range, Replaced)
 			weaker = weaker || old.Mode > h.Mode
 		default:
 			i++
@@ -276,9 +285,9 @@ func (t *Table) carve(l *lock, h *Hold) (weaker bool) {
 	return weaker
 }
 
-// cut takes a range out of the i-th hold of l and puts what is left of it at
-// the end of the holds.
-func (t *Table) cut(l *lock, i int, r Range) {
+// cut takes a range out of the i-th hold of l for a reason and puts what is left
+// of it at the end of the holds.
+func (t *Table) cut(l *lock, i int, r Range, why Reason) {
 	old := t.drop(l, i)
 	parts, n := old.Range.minus(r)
 	for _, p := range parts[:n] {
@@ -286,6 +295,7 @@ func (t *Table) cut(l *lock, i int, r Range) {
 		part.Range = p
 		t.put(l, &part)
 	}
+	t.tellLeft(old, old.Range.common(r), why)
 }
 
 // Test returns the hold that keeps r from being granted, for F_GETLK; of

@@ -44,7 +44,7 @@ func (l *lock) keepsAll(w *wait) bool {
 func (t *Table) promote(l *lock, w *wait) bool {
 	first := w.prev == nil
 	t.dequeue(l, w)
-	h, weaker := t.grant(l, &w.Request)
+	h, weaker := t.grant(l, &w.Request, &w.Wait)
 	t.observer.Granted(w.Wait, *h)
 	return t.follow(l, &w.Request) || !first && (weaker || l.classes == mixed)
 }

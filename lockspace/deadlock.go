@@ -168,7 +168,7 @@ func (t *Table) recheck(l *lock, r *Request) (any bool) {
 		}
 		if t.deadlock(l, &w.Request) == ErrDeadlock {
 			t.dequeue(l, w)
-			t.observer.Refused(w.Wait, ErrDeadlock)
+			t.refused(w, ErrDeadlock)
 			any = true
 		}
 	}

@@ -71,9 +71,10 @@
 // goroutine at a time, and its user brings the mutex. Every method is one
 // step: it returns without waiting for anything. What a step did beyond its
 // return value (waits that were granted, holds that ended) it tells the
-// [Observer]; what must outlive the process it tells the [Journal]. It has no
-// timers: after each step its user asks [Table.NextExpiry] when to call
-// [Table.Expire], which any step may have made earlier.
+// [Observer], and what must outlive the process the [Journal]; a [Listener] is
+// told everything. It has no timers: after each step its user asks
+// [Table.NextExpiry] when to call [Table.Expire], which any step may have made
+// earlier.
 //
 // # Caveats
 //

@@ -30,5 +30,8 @@ var (
 // expired, reaped, lost), or that was closed.
 var ErrBroken = errors.New("the lock was broken")
 
+// ErrInterrupted is why a wait ended that was cancelled, for a [Listener].
+var ErrInterrupted = errors.New("the wait was interrupted")
+
 // ErrShutdown ends every wait when the table is closed down.
 var ErrShutdown = errors.New("the lock service is shutting down")

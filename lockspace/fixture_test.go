@@ -143,6 +143,7 @@ type world struct {
 	tokens *Counter
 	procs  *processes
 	ledger *ledger
+	heard  *heard
 	table  *Table
 	// policies are told to every table anew.
 	policies map[uint64]Policy
@@ -162,7 +163,9 @@ func newWorld(tb reporter) *world {
 		},
 		policies: make(map[uint64]Policy),
 	}
+	w.heard = newHeard(tb.Fatalf)
 	w.table = New(w.env())
+	w.table.Listen(w.heard)
 	return w
 }
 
@@ -181,6 +184,7 @@ func (w *world) crash() {
 	}
 	next, ok := w.table.NextExpiry()
 	w.table = Restore(w.env(), holds, slices.Collect(maps.Values(w.ledger.waits)), slices.Collect(maps.Values(w.ledger.graces)))
+	w.table.Listen(w.heard)
 	w.check()
 	for dir, p := range w.policies {
 		w.SetPolicy(dir, p)
@@ -217,6 +221,7 @@ func (w *world) check() {
 	if !maps.Equal(graces, w.ledger.graces) {
 		w.tb.Fatalf("the journal has the graces\n%v\nand the table\n%v", w.ledger.graces, graces)
 	}
+	w.heard.check(w.table)
 }
 
 // records returns what a table's journal must have of it.

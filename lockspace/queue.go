@@ -104,6 +104,7 @@ func (t *Table) Cancel(id WaitID) bool {
 		return false
 	}
 	l := w.lock
+	t.tellDenied(&w.Request, &w.Wait, ErrInterrupted)
 	w.AbsentUntil = t.clock.Now().Boot + ResumeGrace
 	l.absent++
 	t.absent = append(t.absent, absentee{id, w.AbsentUntil})
@@ -176,7 +177,7 @@ func (t *Table) Shutdown() {
 	for _, w := range waits {
 		t.dequeue(w.lock, w)
 		if !w.isAbsent() {
-			t.observer.Refused(w.Wait, ErrShutdown)
+			t.refused(w, ErrShutdown)
 		}
 	}
 	// Not before all are gone: nobody enters because one before him left.

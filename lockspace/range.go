@@ -35,6 +35,11 @@ func (r Range) union(s Range) Range {
 	return Range{min(r.First, s.First), max(r.Last, s.Last)}
 }
 
+// common returns the bytes that are in both of two ranges that overlap.
+func (r Range) common(s Range) Range {
+	return Range{max(r.First, s.First), min(r.Last, s.Last)}
+}
+
 // minus returns what is left of r without s: nothing, one part, or two.
 func (r Range) minus(s Range) (parts [2]Range, n int) {
 	if !r.Overlaps(s) {

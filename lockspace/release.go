@@ -121,6 +121,7 @@ func (t *Table) end(l *lock, i int, why Reason) {
 	if why.takesAway() {
 		t.refuse(l, h.Party.Handle)
 	}
+	t.tellLeft(h, h.Range, why)
 	t.observer.Ended(*h, why)
 }
 
@@ -132,7 +133,7 @@ func (t *Table) refuse(l *lock, handle uint64) {
 		}
 		t.dequeue(l, w)
 		if !w.isAbsent() {
-			t.observer.Refused(w.Wait, ErrBroken)
+			t.refused(w, ErrBroken)
 		}
 	}
 }
@@ -150,7 +151,7 @@ func (t *Table) unlockOwner(l *lock, file, owner uint64, r Range, why Reason) {
 		if r.Covers(h.Range) {
 			t.end(l, i, why)
 		} else {
-			t.cut(l, i, r)
+			t.cut(l, i, r, why)
 		}
 		n--
 	}

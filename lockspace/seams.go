@@ -55,10 +55,13 @@ const (
 	Expired                // not renewed within its lease
 	Died                   // its open file was closed by the death of its process
 	Lost                   // its mirror is lost
+	// Replaced: it, or a part of it, became part of another hold of its party, or
+	// was converted. Only a [Listener] is told so.
+	Replaced
 )
 
 // String returns the word that events show: "released", "broken", "reaped",
-// "expired", "died", "lost".
+// "expired", "died", "lost", "replaced".
 func (r Reason) String() string {
 	switch r {
 	case Released:
@@ -73,6 +76,8 @@ func (r Reason) String() string {
 		return "died"
 	case Lost:
 		return "lost"
+	case Replaced:
+		return "replaced"
 	}
 	return fmt.Sprintf("reason(%d)", uint8(r))
 }

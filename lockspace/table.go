@@ -31,6 +31,7 @@ type Table struct {
 	procs    Processes
 	observer Observer
 	journal  Journal
+	listener Listener // nil: nobody
 
 	locks    map[Key]*lock
 	waits    map[WaitID]*wait

@@ -6,13 +6,14 @@ import (
 	"log/slog"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
-// Parked is the status of a request that is answered later, by [Conn.Answer] or
-// [Conn.AnswerOpen], or carried out again, by [Conn.Detour]. It is no errno.
+// Parked is the status of a request that is answered later, by [Conn.Answer],
+// [Conn.AnswerOpen] or [Conn.AnswerData], or carried out again, by [Conn.Detour]. It is no errno.
 const Parked = fuse.Status(1 << 20)
 
 // Root is the number of the root node in the requests that the filesystem
@@ -73,6 +74,7 @@ type Conn struct {
 	detours   map[uint64]*detour
 	inherited map[uint64]bool
 	settled   func()
+	traffic   traffic
 
 	// Few look-ups run at a time: those who come back would keep the reader
 	// out, and one user's reads everybody else's locks. What the kernel locks
@@ -250,6 +252,14 @@ func (c *Conn) AnswerOpen(unique, handle uint64, flags uint32) {
 	c.answers = append(c.answers, b)
 }
 
+// AnswerData answers a parked READ when the step ends. Only within a step.
+func (c *Conn) AnswerData(unique uint64, data []byte) {
+	b := make([]byte, headerOutSize, headerOutSize+len(data))
+	putErrno(b, unique, 0)
+	native.PutUint32(b, uint32(headerOutSize+len(data)))
+	c.answers = append(c.answers, append(b, data...))
+}
+
 // NotifyPoll wakes who sleeps in poll(2) on the open file that the kernel calls
 // pollID, to ask again, when the step ends. That there is no such file any more
 // is no error. Only within a step.
@@ -304,6 +314,7 @@ func (c *Conn) Dispatch(slot Slot) {
 	h, ok := parseHeader(in)
 	c.crash("read", h.opcode)
 	must := mustDecide(h.opcode)
+	sampled, began := c.traffic.count(h.opcode)
 	switch {
 	case !ok:
 		c.log.Error("request from the kernel is too short", "bytes", len(in))
@@ -321,6 +332,9 @@ func (c *Conn) Dispatch(slot Slot) {
 		}
 	}
 	c.endStep(slot, must, h.opcode)
+	if sampled != nil {
+		sampled.measure(time.Since(began))
+	}
 	c.mu.Unlock()
 }
 
