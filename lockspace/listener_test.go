@@ -175,7 +175,7 @@ func TestNobodyListens(t *testing.T) {
 	_ = w.table.Try(r)
 	_, _ = w.table.Acquire(benchRequest(2, r.Key, ViaFlock, Whole), 7)
 	w.table.Cancel(7)
-	w.table.CloseHandle(r.Key, 1)
+	w.table.EndHandle(r.Key, 1, Released)
 	if len(w.heard.lines) > 0 {
 		t.Errorf("told was %q", w.heard.lines)
 	}
