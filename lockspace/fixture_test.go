@@ -146,6 +146,8 @@ type world struct {
 	table  *Table
 	// policies are told to every table anew.
 	policies map[uint64]Policy
+	// snapshots are those under way.
+	snapshots []*watched
 }
 
 func newWorld(tb reporter) *world {
@@ -180,6 +182,7 @@ func (w *world) crash() {
 		holds = append(holds, &h)
 	}
 	next, ok := w.table.NextExpiry()
+	w.snapshots = nil // they die with it
 	w.table = Restore(w.env(), holds, slices.Collect(maps.Values(w.ledger.waits)), slices.Collect(maps.Values(w.ledger.graces)))
 	w.check()
 	for dir, p := range w.policies {
@@ -217,6 +220,7 @@ func (w *world) check() {
 	if !maps.Equal(graces, w.ledger.graces) {
 		w.tb.Fatalf("the journal has the graces\n%v\nand the table\n%v", w.ledger.graces, graces)
 	}
+	w.checkSnapshots()
 }
 
 // records returns what a table's journal must have of it.

@@ -11,6 +11,8 @@ import "sort"
 type listing struct {
 	entries []listEntry // by place, ascending
 	removed int
+	// prev and next are in the chain of all listings, the youngest first.
+	prev, next *listing
 }
 
 type listEntry struct {
@@ -60,6 +62,7 @@ func (t *Table) listing(dir uint64) *listing {
 	if s == nil {
 		s = new(listing)
 		t.listings[dir] = s
+		t.chainListing(s)
 	}
 	return s
 }
@@ -77,6 +80,7 @@ func (t *Table) unlist(l *lock) {
 	}
 	if old := t.listings[t.vacant]; old != nil && len(old.entries) == 0 {
 		delete(t.listings, t.vacant)
+		t.unchainListing(old)
 	}
 	t.vacant = dir
 }
@@ -100,7 +104,15 @@ func (t *Table) List(dir, after uint64, yield func(place uint64, name string) bo
 // it is empty.
 func (t *Table) LastListed(dir uint64) uint64 {
 	s := t.listings[dir]
-	if s == nil || len(s.entries) == 0 {
+	if s == nil {
+		return 0
+	}
+	return s.last()
+}
+
+// last returns the place of the last name, 0 if there is none.
+func (s *listing) last() uint64 {
+	if len(s.entries) == 0 {
 		return 0
 	}
 	return s.entries[len(s.entries)-1].place

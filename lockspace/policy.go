@@ -99,6 +99,7 @@ func (t *Table) renew(l *lock, i int, now time.Duration) {
 	if l.holds[i].Renewed >= now {
 		return
 	}
+	t.save(l)
 	h := new(Hold)
 	*h = *l.holds[i]
 	h.Renewed = now
@@ -156,7 +157,8 @@ type Grace struct {
 // grace is a Grace with its end on the agenda.
 type grace struct {
 	Grace
-	end *event
+	end        *event
+	prev, next *grace // in the chain of all, the youngest first
 }
 
 // InGrace reports whether k is in grace, and until when. It ends with the first
@@ -208,7 +210,8 @@ func (t *Table) beginGrace(l *lock) {
 
 // addGrace adds a grace to the indexes.
 func (t *Table) addGrace(l *lock, r Grace) *grace {
-	g := &grace{r, &event{at: r.Until, lock: l}}
+	g := &grace{Grace: r, end: &event{at: r.Until, lock: l}}
+	t.chainGrace(g)
 	t.graces[l.key] = g
 	l.grace = true
 	t.agenda.add(g.end)
@@ -219,6 +222,7 @@ func (t *Table) addGrace(l *lock, r Grace) *grace {
 func (t *Table) endGrace(l *lock) {
 	g := t.graces[l.key]
 	delete(t.graces, l.key)
+	t.unchainGrace(g)
 	l.grace = false
 	t.agenda.remove(g.end)
 	t.journal.DropGrace(g.ID)

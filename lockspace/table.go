@@ -61,6 +61,12 @@ type Table struct {
 	// walks counts the walks through the wait graph; stack is room for one.
 	walks uint64
 	stack []*wait
+	// snapshots are those under way; lastSnapshot is the number of the last that
+	// began. firstListing and firstGrace begin the chains that they go along.
+	snapshots    []*Snapshot
+	lastSnapshot uint64
+	firstListing *listing
+	firstGrace   *grace
 	// spare is a lock that was forgotten, to be used again.
 	spare *lock
 	// vacant is a directory whose listing may be empty; no other is.
@@ -100,6 +106,9 @@ type lock struct {
 	// walked is the last walk that came by; it has gone through the queue up
 	// to the place upTo.
 	walked, upTo uint64
+	// saved is the number of the last snapshot that need not be handed l: it
+	// has it, or l is newer.
+	saved uint64
 	// one is room for the first of holds.
 	one [1]*Hold
 }
@@ -215,7 +224,7 @@ func (t *Table) lock(k Key) *lock {
 
 // add makes l the lock of k.
 func (t *Table) add(l *lock, k Key) {
-	*l = lock{key: k}
+	*l = lock{key: k, saved: t.lastSnapshot}
 	l.holds = l.one[:0]
 	t.locks[k] = l
 }
@@ -283,6 +292,7 @@ func (t *Table) put(l *lock, h *Hold) {
 
 // insert adds h to the indexes.
 func (t *Table) insert(l *lock, h *Hold) {
+	t.save(l)
 	l.holds = append(l.holds, h)
 	if h.Mode == Exclusive {
 		l.exclusive++
@@ -310,6 +320,7 @@ func (t *Table) drop(l *lock, i int) *Hold {
 // no meaning for the table, but is kept: holders are shown in the order in
 // which they came.
 func (t *Table) remove(l *lock, i int) *Hold {
+	t.save(l)
 	h := l.holds[i]
 	copy(l.holds[i:], l.holds[i+1:])
 	l.holds[len(l.holds)-1] = nil
