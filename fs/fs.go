@@ -19,6 +19,7 @@ type Device interface {
 	AnswerOpen(unique, handle uint64, flags uint32)
 	NotifyPoll(pollID uint64)
 	Detour(unique, place uint64, look func() any)
+	LongDetour(unique uint64, look func() any)
 	Do(step func())
 }
 
@@ -75,6 +76,8 @@ type FS struct {
 	// controls are the open files of control directories, by number, from the
 	// same count.
 	controls map[uint64]*controlHandle
+	// gatherings are those that readers wait for and that have not begun.
+	gatherings map[gatherKey]*gathering
 
 	// facts is what the present request's detour found; nil on the first try.
 	facts *facts
@@ -130,6 +133,7 @@ func prepare(o Options) *FS {
 		handles:       make(map[uint64]*handle),
 		opening:       make(map[uint64]*node),
 		controls:      make(map[uint64]*controlHandle),
+		gatherings:    make(map[gatherKey]*gathering),
 		hints:         newHints(),
 	}
 }
