@@ -45,6 +45,7 @@ const (
 	controlGrace   = 7
 	controlLocks   = 8
 	controlJSON    = 9
+	controlWaits   = 10
 )
 
 // controlEntry is a name in control directories.
@@ -71,6 +72,7 @@ var controlEntries = append([]controlEntry{
 	{number: controlPolicy, in: controlDir, name: "policy"},
 	{number: controlLocks, in: controlDir, name: "locks", gathered: formatLocks},
 	{number: controlJSON, in: controlDir, name: "locks.json", rootOnly: true, gathered: formatJSON},
+	{number: controlWaits, in: controlDir, name: "waits.dot", rootOnly: true, gathered: formatWaits},
 }, policyEntries()...)
 
 // theControlDir is the control directory itself, which is in no other.

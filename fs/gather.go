@@ -86,6 +86,10 @@ type seenLock struct {
 	token   uint64 // 0: it waits
 	who     lockspace.Process
 	comm    string // "": not known
+	// opener is the process that opened the file through which another one
+	// waits, if it lives; else its pid is 0.
+	opener     lockspace.Process
+	openerComm string
 }
 
 // gather gathers a snapshot, of the locks in a directory and below that a user
@@ -104,28 +108,35 @@ func (f *FS) gather(s *lockspace.Snapshot, about uint64, uid uint32) *seenLocks 
 	for h := range s.Holds() {
 		if path, ok := p.path(h.Key); ok {
 			who, info := findHolder(look, h)
-			seen.locks = append(seen.locks, seenLock{path, &h.Request, h.Since, h.Token, who, info.Comm})
+			seen.locks = append(seen.locks, seenLock{path: path, request: &h.Request, since: h.Since, token: h.Token, who: who, comm: info.Comm})
 		}
 	}
 	for w := range s.Waits() {
 		if path, ok := p.path(w.Key); ok {
-			seen.locks = append(seen.locks, seenLock{path, &w.Request, w.Since, 0, w.Party.Taker, commOf(look, w)})
+			l := seenLock{path: path, request: &w.Request, since: w.Since, who: w.Party.Taker}
+			l.comm, _ = commOf(look, l.who, w.Since)
+			if o := w.Party.Opener; o.Pid != l.who.Pid {
+				if comm, lives := commOf(look, o, w.Party.Opened); lives {
+					l.opener, l.openerComm = o, comm
+				}
+			}
+			seen.locks = append(seen.locks, l)
 		}
 	}
 	slices.SortStableFunc(seen.locks, func(a, b seenLock) int { return strings.Compare(a.path, b.path) })
 	return seen
 }
 
-// commOf returns the name of the process that waits.
-func commOf(procs Processes, w *lockspace.Wait) string {
-	pid := w.Party.Taker.Pid
-	if pid == 0 {
-		return ""
+// commOf returns the name of a process that did something at a time, and whether
+// it still lives.
+func commOf(procs Processes, p lockspace.Process, at lockspace.Instant) (comm string, lives bool) {
+	if p.Pid == 0 {
+		return "", false
 	}
-	if info, ok := procs.Look(pid); ok && info.Started <= w.Since.Boot {
-		return info.Comm
+	if info, ok := procs.Look(p.Pid); ok && !info.Gone && info.Started <= at.Boot {
+		return info.Comm, true
 	}
-	return ""
+	return "", false
 }
 
 // sites are where directories are, seen from one of them, by one user.

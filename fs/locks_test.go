@@ -360,7 +360,7 @@ func TestReadersOfLocksSurvive(t *testing.T) {
 	}
 	s.restore(records, tokens)
 	s.mustCreate("later", unix.O_EXCL)
-	rest, errno := s.read(f, 100, 64<<10)
+	rest, errno := s.read(f, 100, 32<<10)
 	if got := paths(parseLocks(t, text+rest)); errno != 0 || strings.Contains(got, "later") || strings.Count(got, "lock") != 10 {
 		t.Errorf("who was in the middle sees %q, %v", got, errno)
 	}
@@ -372,7 +372,7 @@ func TestReadersOfLocksSurvive(t *testing.T) {
 		t.Fatal(errno)
 	}
 	s.restore(records, tokens)
-	rest, errno = s.read(f, 1000, 64<<10)
+	rest, errno = s.read(f, 1000, 32<<10)
 	if list := parseLocks(t, long+rest); errno != 0 || len(list) != 111 {
 		t.Errorf("after the next one died: %d locks, %v", len(list), errno)
 	}

@@ -168,3 +168,34 @@ func TestLocksAreListedWhileOthersComeAndGo(t *testing.T) {
 		t.Errorf("left are %q", out)
 	}
 }
+
+// Two scripts that wait for each other are a red ring in waits.dot.
+func TestWaitsAreDrawn(t *testing.T) {
+	m := mount(t)
+	one, two := newClient(t), newClient(t, asAlice())
+	a, b := one.Open(m.Path("a"), openFlags), two.Open(m.Path(`b "odd"`), openFlags)
+	wantErr(t, "flock a", one.Flock(a, unix.LOCK_EX), nil)
+	wantErr(t, "flock b", two.Flock(b, unix.LOCK_EX), nil)
+	if out, exit := sh(t, m, `cat .lockfs/waits.dot`); out != "digraph waits {\n\trankdir=LR;\n}\n" || exit != 0 {
+		t.Errorf("with nobody waiting: %q, exit %d", out, exit)
+	}
+	oneWaits := one.StartFlock(one.Open(m.Path(`b "odd"`), openFlags), unix.LOCK_EX)
+	twoWaits := two.StartFlock(two.Open(m.Path("a"), openFlags), unix.LOCK_SH)
+	oneWaits.MustBlock(t)
+	twoWaits.MustBlock(t)
+	const red = ",color=red,fontcolor=red,penwidth=3];\n"
+	out, exit := sh(t, m, `cat .lockfs/waits.dot`)
+	want := "digraph waits {\n\trankdir=LR;\n" +
+		"\tl0 [shape=box,label=\"a\"" + red +
+		fmt.Sprintf("\tp%d [shape=ellipse,label=\"client\\npid %[1]d, uid 0\"", one.Pid()) + red +
+		fmt.Sprintf("\tp%d [shape=ellipse,label=\"client\\npid %[1]d, uid %d\"", two.Pid(), aliceID) + red +
+		"\tl3 [shape=box,label=\"b \\\"odd\\\"\"" + red +
+		fmt.Sprintf("\tl0 -> p%d [style=bold,label=\"exclusive\"", one.Pid()) + red +
+		fmt.Sprintf("\tp%d -> l3 [style=solid,label=\"1. exclusive\"", one.Pid()) + red +
+		fmt.Sprintf("\tp%d -> l0 [style=solid,label=\"1. shared\"", two.Pid()) + red +
+		fmt.Sprintf("\tl3 -> p%d [style=bold,label=\"exclusive\"", two.Pid()) + red + "}\n"
+	if out != want || exit != 0 {
+		t.Errorf("exit %d\n%swant\n%s", exit, out, want)
+	}
+	wantErr(t, "unlock", one.Flock(a, unix.LOCK_UN), nil)
+}
