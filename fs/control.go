@@ -46,6 +46,7 @@ const (
 	controlLocks   = 8
 	controlJSON    = 9
 	controlWaits   = 10
+	controlHealth  = 11
 )
 
 // controlEntry is a name in control directories.
@@ -69,6 +70,7 @@ type controlEntry struct {
 
 var controlEntries = append([]controlEntry{
 	{number: controlVersion, in: controlDir, name: "version", rootOnly: true, content: (*FS).version},
+	{number: controlHealth, in: controlDir, name: "health", rootOnly: true, content: (*FS).health},
 	{number: controlPolicy, in: controlDir, name: "policy"},
 	{number: controlLocks, in: controlDir, name: "locks", gathered: formatLocks},
 	{number: controlJSON, in: controlDir, name: "locks.json", rootOnly: true, gathered: formatJSON},

@@ -58,6 +58,7 @@ type FS struct {
 	ends    Ends
 	clock   *stepClock
 	journal Journal
+	tokens  lockspace.Tokens
 	log     *slog.Logger
 	// program and stateVersion are what the control file version tells.
 	program      string
@@ -127,6 +128,7 @@ func prepare(o Options) *FS {
 		watches:       newWatches(),
 		clock:         &stepClock{clock: o.Clock},
 		journal:       o.Journal,
+		tokens:        o.Tokens,
 		log:           o.Log,
 		program:       o.Program,
 		stateVersion:  o.State,
