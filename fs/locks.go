@@ -39,39 +39,37 @@ func formatLocks(seen *seenLocks) []byte {
 	b := []byte{}
 	for i := range seen.locks {
 		l := &seen.locks[i]
-		token := "-"
-		if l.token != 0 {
-			token = strconv.FormatUint(l.token, 10)
+		b = append(appendField(b, l.path), ' ')
+		b = append(append(b, l.request.Mode.String()...), ' ')
+		b = append(append(b, l.request.Range.String()...), ' ')
+		b = append(append(b, l.state()...), ' ')
+		b = append(strconv.AppendUint(b, uint64(l.who.Pid), 10), ' ')
+		b = append(strconv.AppendUint(b, uint64(l.who.UID), 10), ' ')
+		b = append(appendField(b, l.comm), ' ')
+		b = append(append(b, l.request.Via.String()...), ' ')
+		b = append(l.since.Time().AppendFormat(b, time.RFC3339Nano), ' ')
+		if l.token == 0 {
+			b = append(b, '-')
+		} else {
+			b = strconv.AppendUint(b, l.token, 10)
 		}
-		b = fmt.Appendf(b, "%s %v %v %s %d %d %s %v %s %s\n", escapeField(l.path), l.request.Mode, l.request.Range, l.state(),
-			l.who.Pid, l.who.UID, escapeField(l.comm), l.request.Via, l.since.Time().Format(time.RFC3339Nano), token)
+		b = append(b, '\n')
 	}
 	return b
 }
 
-// escapeField writes a value so that it is one field: blanks, control characters,
+// appendField writes a value so that it is one field: blanks, control characters,
 // backslashes and what begins a comment as in /proc/mounts. Nothing is "-", and
 // "-" is not.
-func escapeField(s string) string {
+func appendField(b []byte, s string) []byte {
 	switch s {
 	case "":
-		return "-"
+		return append(b, '-')
 	case "-":
-		return `\055`
+		return append(b, `\055`...)
 	}
-	for i := range len(s) {
-		if special(s[i]) {
-			return string(appendField(nil, s))
-		}
-	}
-	return s
-}
-
-func special(c byte) bool { return c <= ' ' || c == '\\' || c == '#' || c == 0x7f }
-
-func appendField(b []byte, s string) []byte {
 	for _, c := range []byte(s) {
-		if special(c) {
+		if c <= ' ' || c == '\\' || c == '#' || c == 0x7f {
 			b = fmt.Appendf(b, `\%03o`, c)
 		} else {
 			b = append(b, c)
