@@ -23,7 +23,8 @@ import (
 // What a file contains is made when it is read at offset 0, and kept with the
 // open file for the reads that follow, so that short reads see one moment. It
 // outlives the process too, if it is not longer than [maxKept]; of a longer
-// one the next process makes another, in which the reader goes on.
+// one the next process makes another, in which the reader goes on. What is made
+// of all locks is gathered on a detour, see gather.go.
 
 // controlName is the name of control directories, which no lock can have.
 const controlName = ".lockfs"
@@ -42,6 +43,10 @@ const (
 	controlReap    = 5
 	controlLease   = 6
 	controlGrace   = 7
+	controlLocks   = 8
+	controlJSON    = 9
+	controlWaits   = 10
+	controlHealth  = 11
 
 	controlEvents  = 20
 	controlMetrics = 21
@@ -58,6 +63,8 @@ type controlEntry struct {
 	// content makes what a reader finds, about a directory; nil for
 	// directories.
 	content func(f *FS, dir *node) []byte
+	// gathered makes it of what is gathered on a detour, instead.
+	gathered func(*seenLocks) []byte
 	// set does what is written, about a directory, for its owner and root; nil
 	// for what cannot be written to. The error says what is wrong with it, and
 	// then it has changed nothing.
@@ -70,7 +77,11 @@ var controlEntries = append([]controlEntry{
 	{number: controlVersion, in: controlDir, name: "version", rootOnly: true, content: (*FS).version},
 	{number: controlEvents, in: controlDir, name: "events", rootOnly: true, content: noContent, stream: true},
 	{number: controlMetrics, in: controlDir, name: "metrics", rootOnly: true, content: (*FS).metrics},
+	{number: controlHealth, in: controlDir, name: "health", rootOnly: true, content: (*FS).health},
 	{number: controlPolicy, in: controlDir, name: "policy"},
+	{number: controlLocks, in: controlDir, name: "locks", gathered: formatLocks},
+	{number: controlJSON, in: controlDir, name: "locks.json", rootOnly: true, gathered: formatJSON},
+	{number: controlWaits, in: controlDir, name: "waits.dot", rootOnly: true, gathered: formatWaits},
 }, policyEntries()...)
 
 // theControlDir is the control directory itself, which is in no other.
@@ -169,7 +180,7 @@ func (f *FS) controlAttr(c controlNode, out *fuse.Attr) {
 		Owner:   fuse.Owner{Uid: c.about.file.UID, Gid: c.about.file.GID},
 		Blksize: blockSize,
 	}
-	if c.content == nil {
+	if c.isDir() {
 		out.Nlink = 2
 	}
 	out.Mtime, out.Mtimensec = seconds(c.about.file.Modified)
@@ -180,9 +191,11 @@ func (f *FS) controlAttr(c controlNode, out *fuse.Attr) {
 	}
 }
 
+func (e *controlEntry) isDir() bool { return e.content == nil && e.gathered == nil }
+
 func (e *controlEntry) mode() uint32 {
 	switch {
-	case e.content == nil:
+	case e.isDir():
 		return unix.S_IFDIR | 0o555
 	case e.set == nil:
 		return unix.S_IFREG | 0o444
@@ -279,10 +292,15 @@ func (f *FS) readControl(h *controlHandle, in *fuse.ReadIn) (fuse.ReadResult, fu
 	switch {
 	case !ok:
 		return nil, errStale
-	case c.content == nil:
+	case c.isDir():
 		return nil, fuse.EISDIR
+	case c.gathered == nil:
+		h.content = c.content(f, c.about)
+	case f.facts == nil || f.facts.content == nil:
+		return nil, f.lookUpGathered(in, h, c)
+	default:
+		h.content = f.facts.content
 	}
-	h.content = c.content(f, c.about)
 	switch {
 	case len(h.content) <= maxKept:
 		f.journal.PutContent(h.ID, h.content)
@@ -340,7 +358,7 @@ func (f *FS) readControlDir(in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status
 	switch {
 	case !ok:
 		return errStale
-	case c.content != nil:
+	case !c.isDir():
 		return fuse.ENOTDIR
 	}
 	parent := c.about.ID

@@ -20,6 +20,7 @@ type Device interface {
 	NotifyPoll(pollID uint64)
 	Traffic() []device.Traffic
 	Detour(unique, place uint64, look func() any)
+	LongDetour(unique uint64, look func() any)
 	Do(step func())
 }
 
@@ -58,6 +59,7 @@ type FS struct {
 	ends    Ends
 	clock   *stepClock
 	journal Journal
+	tokens  lockspace.Tokens
 	log     *slog.Logger
 	// program and stateVersion are what the control file version tells.
 	program      string
@@ -76,6 +78,8 @@ type FS struct {
 	// controls are the open files of control directories, by number, from the
 	// same count.
 	controls map[uint64]*controlHandle
+	// gatherings are those that readers wait for and that have not begun.
+	gatherings map[gatherKey]*gathering
 
 	// facts is what the present request's detour found; nil on the first try.
 	facts *facts
@@ -134,12 +138,14 @@ func prepare(o Options) *FS {
 		watches:       newWatches(),
 		clock:         &stepClock{clock: o.Clock},
 		journal:       o.Journal,
+		tokens:        o.Tokens,
 		log:           o.Log,
 		program:       o.Program,
 		stateVersion:  o.State,
 		handles:       make(map[uint64]*handle),
 		opening:       make(map[uint64]*node),
 		controls:      make(map[uint64]*controlHandle),
+		gatherings:    make(map[gatherKey]*gathering),
 		hints:         newHints(),
 		stream:        newStream(),
 	}

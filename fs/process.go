@@ -105,6 +105,8 @@ type facts struct {
 	killed *bool
 	// record is the holder record that was asked for.
 	record []byte
+	// content is what was gathered for a control file.
+	content []byte
 	// conflict is the answer to F_GETLK.
 	conflict *conflict
 }
@@ -142,6 +144,15 @@ func (f *FS) lookUpAt(unique, place uint64, find func(*facts)) {
 		found.place = place
 	}
 	f.dev.Detour(unique, found.place, func() any {
+		find(found)
+		return found
+	})
+}
+
+// lookUpLong is lookUp for what takes long, see [device.Conn.LongDetour].
+func (f *FS) lookUpLong(unique uint64, find func(*facts)) {
+	found := newFacts()
+	f.dev.LongDetour(unique, func() any {
 		find(found)
 		return found
 	})

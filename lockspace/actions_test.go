@@ -348,6 +348,7 @@ func (m *machine) Die(*rapid.T) {
 
 // Crash makes a new table from the journal.
 func (m *machine) Crash(*rapid.T) {
+	m.snapshots = nil
 	m.world.crash()
 	m.follow(direct{})
 	// Requests on a detour come anew.
@@ -369,4 +370,46 @@ func (m *machine) Shutdown(*rapid.T) {
 	}
 	m.world.Shutdown()
 	m.follow(d)
+}
+
+// Begin begins a snapshot, with what the model has by now.
+func (m *machine) Begin(*rapid.T) {
+	if len(m.world.snapshots) == 3 {
+		return
+	}
+	dirs := rapid.SampledFrom([][]uint64{nil, nil, {1}, {2}, {3, 1, 2, 1}}).Draw(m.t, "directories")
+	m.snapshots = append(m.snapshots, &modelSnapshot{m.world.begin(dirs...), m.model.shown(dirs)})
+}
+
+// Gather gathers one further, and compares it with what the model had.
+func (m *machine) Gather(*rapid.T) {
+	if len(m.snapshots) == 0 {
+		return
+	}
+	i := rapid.IntRange(0, len(m.snapshots)-1).Draw(m.t, "snapshot")
+	s := m.snapshots[i]
+	if !m.world.gather(s.watched, rapid.IntRange(1, 4).Draw(m.t, "by")) {
+		return
+	}
+	m.snapshots = slices.Delete(m.snapshots, i, i+1)
+	var got []string
+	for h := range s.Holds() {
+		got = append(got, fmt.Sprint("hold ", h.Key, h.Token, h.Mode, cellsOf(h.Range)))
+	}
+	for q := range s.Waits() {
+		got = append(got, fmt.Sprint("wait ", q.Key, q.ID, q.Mode))
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, s.model) {
+		m.t.Fatalf("the snapshot shows\n%q\nin the model it began with\n%q", got, s.model)
+	}
+}
+
+// Drop drops one.
+func (m *machine) Drop(*rapid.T) {
+	if len(m.snapshots) == 0 || m.spared() {
+		return
+	}
+	m.world.drop(m.snapshots[0].watched)
+	m.snapshots = m.snapshots[1:]
 }

@@ -3,6 +3,7 @@ package lockspace
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -223,4 +224,57 @@ func BenchmarkSharedBatch(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/readers, "ns/reader")
+}
+
+// BenchmarkBesideSnapshot: uncontended pairs in a table of a million locks, while
+// a snapshot of it is gathered, by 256 after every 25 pairs; and as many with
+// none, in turns. beside/without is the price of a pair; us/step and the like is
+// what one step takes that gathers.
+func BenchmarkBesideSnapshot(b *testing.B) {
+	const locks = 1_000_000
+	t, _ := benchTable()
+	names := make([]string, locks)
+	for i := range names {
+		names[i] = "lock" + strconv.Itoa(i)
+		mustTry(b, t, benchRequest(uint64(i+2), Key{uint64(1 + i%100), names[i]}, ViaFlock, Whole))
+	}
+	runtime.GC()
+	n := 0
+	pairs := func() (took time.Duration) {
+		began := time.Now()
+		for range 25 {
+			n++
+			at := n * 7919 % locks
+			r := benchRequest(uint64(at+2), Key{uint64(1 + at%100), names[at]}, ViaFlock, Whole)
+			t.Unlock(r.Key, r.Party, r.Via, r.Range)
+			mustTry(b, t, r)
+		}
+		return time.Since(began)
+	}
+	var beside, without time.Duration
+	var steps []time.Duration
+	rounds := 0
+	for b.Loop() {
+		s := t.Snapshot()
+		for complete := false; !complete; rounds++ {
+			beside += pairs()
+			began := time.Now()
+			complete = s.Gather(256)
+			steps = append(steps, time.Since(began))
+		}
+		if holds, _ := s.Len(); holds != locks {
+			b.Fatal(holds, "holds")
+		}
+		s.Drop()
+		for range rounds {
+			without += pairs()
+		}
+		rounds = 0
+	}
+	slices.Sort(steps)
+	b.ReportMetric(float64(beside)/float64(without), "beside/without")
+	for name, p := range map[string]float64{"p50": 0.5, "p99.9": 0.999} {
+		b.ReportMetric(float64(steps[int(p*float64(len(steps)))].Nanoseconds())/1000, name+"-us/step")
+	}
+	runtime.KeepAlive(names)
 }

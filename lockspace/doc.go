@@ -76,6 +76,9 @@
 // [Table.NextExpiry] when to call [Table.Expire], which any step may have made
 // earlier.
 //
+// Who wants to see all of it begins a [Snapshot], of the moment, and gathers it a
+// few locks at a time between other steps.
+//
 // # Caveats
 //
 // The table cannot tell a POSIX lock owner from an open file description that

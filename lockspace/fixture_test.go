@@ -147,6 +147,8 @@ type world struct {
 	table  *Table
 	// policies are told to every table anew.
 	policies map[uint64]Policy
+	// snapshots are those under way.
+	snapshots []*watched
 }
 
 func newWorld(tb reporter) *world {
@@ -183,6 +185,7 @@ func (w *world) crash() {
 		holds = append(holds, &h)
 	}
 	next, ok := w.table.NextExpiry()
+	w.snapshots = nil // they die with it
 	w.table = Restore(w.env(), holds, slices.Collect(maps.Values(w.ledger.waits)), slices.Collect(maps.Values(w.ledger.graces)))
 	w.table.Listen(w.heard)
 	w.check()
@@ -222,6 +225,7 @@ func (w *world) check() {
 		w.tb.Fatalf("the journal has the graces\n%v\nand the table\n%v", w.ledger.graces, graces)
 	}
 	w.heard.check(w.table)
+	w.checkSnapshots()
 }
 
 // records returns what a table's journal must have of it.

@@ -147,10 +147,13 @@ func FuzzSteps(f *testing.F) {
 	f.Add([]byte{try, 0x40, 0, 3, wait, 0x49, 0, 9, try, 0x40, 4, 9, cancel, 1, 0, 0, wait, 0x49, 0, 9, expire, 0, 0, 0})
 	f.Add([]byte{try, 0x80, 0, 4, try, 0x89, 5, 9, wait, 0x80, 5, 5, wait, 0x89, 4, 4, crash, 0, 0, 0, end, 0, 0, 0})
 	f.Add([]byte{try, 0xc0, 0, 4, wait, 0xc9, 0, 4, wait, 0xd2, 0, 4, flush, 0xc0, 0, 0, closeHandle, 0xc9, 0, 0})
-	const other, policy, renew, endNamed, endHold, move, died = 15, 0, 1, 2, 3, 4, 5
+	const snapshot, other, policy, renew, endNamed, endHold, move, died = 14, 15, 0, 1, 2, 3, 4, 5
 	f.Add([]byte{other, 0x12, policy, 0, try, 0x40, 1, 0, wait, 0x09, 0, 0, expire, 250, 0, 0, other, 0, move, 2, expire, 250, 0, 0, crash, 0, 0, 0})
 	f.Add([]byte{other, 0x11, policy, 0, try, 0x40, 2, 0, wait, 0x02, 0, 0, other, 1, endHold, 2, crash, 0, 0, 0, expire, 250, 0, 0})
 	f.Add([]byte{try, 0x41, 3, 0, try, 1, 0, 0, wait, 0x0b, 0, 0, other, 1, move, 1, other, 1, died, 4, other, 1, endNamed, 0, other, 1, renew, 0})
+	// A snapshot in grace, one of a directory, and what changes meanwhile.
+	f.Add([]byte{other, 0xf0, policy, 1, try, 1, 0, 0, wait, 0x0b, 0, 0, try, 0x0a, 0, 0, snapshot, 0, 3, 0, snapshot, 0, 1, 0, end, 1, 0, 0, snapshot, 2, 0, 0,
+		snapshot, 0, 3, 0, wait, 0x0d, 0, 0, cancel, 2, 0, 0, expire, 250, 0, 0, snapshot, 2, 4, 0, snapshot, 1, 0, 0, snapshot, 2, 4, 1, crash, 0, 0, 0})
 	f.Add(bytes.Repeat([]byte{wait, 0x88, 0, 9, wait, 0x91, 3, 12, cancel, 2, 0, 0, unlock, 0x88, 2, 4}, 8))
 	f.Fuzz(func(t *testing.T, input []byte) {
 		w := newWorld(t)
@@ -213,9 +216,26 @@ func step(t *testing.T, w *world, b [4]byte, lastID *WaitID) {
 	case 13:
 		clear(w.procs.dead)
 	case 14:
-		w.table.Edges(func(Edge) bool { return true })
+		snapshotStep(w, b)
 	case 15:
 		nameStep(t, w, b, &r)
+	}
+}
+
+// snapshotStep begins a snapshot or goes on with one.
+func snapshotStep(w *world, b [4]byte) {
+	w.table.Edges(func(Edge) bool { return true })
+	switch n := len(w.snapshots); {
+	case n == 0 || b[1]&3 == 0 && n < 4:
+		if b[2]&3 == 3 {
+			w.begin()
+		} else {
+			w.begin(uint64(b[2]&1), uint64(b[2]>>1&1))
+		}
+	case b[1]&15 == 1:
+		w.drop(w.snapshots[0])
+	default:
+		w.gather(w.snapshots[int(b[3])%n], int(b[2]%5)+1)
 	}
 }
 

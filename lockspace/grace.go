@@ -23,7 +23,8 @@ type Grace struct {
 // grace is a Grace with its end on the agenda.
 type grace struct {
 	Grace
-	end *event
+	end        *event
+	prev, next *grace // in the chain of all, the youngest first
 }
 
 // Graces returns every grace there is, in no order. The table must not be changed
@@ -65,7 +66,8 @@ func (t *Table) beginGrace(l *lock) {
 
 // addGrace adds a grace to the indexes.
 func (t *Table) addGrace(l *lock, r Grace) *grace {
-	g := &grace{r, &event{at: r.Until, lock: l}}
+	g := &grace{Grace: r, end: &event{at: r.Until, lock: l}}
+	t.chainGrace(g)
 	t.graces[l.key] = g
 	l.grace = true
 	t.agenda.add(g.end)
@@ -76,6 +78,7 @@ func (t *Table) addGrace(l *lock, r Grace) *grace {
 func (t *Table) endGrace(l *lock) {
 	g := t.graces[l.key]
 	delete(t.graces, l.key)
+	t.unchainGrace(g)
 	l.grace = false
 	t.agenda.remove(g.end)
 	t.journal.DropGrace(g.ID)

@@ -10,7 +10,7 @@ import (
 // It changes nothing.
 func checkInvariants(t *Table) error {
 	for _, check := range []func(*Table) error{
-		checkLocks, checkHolds, checkQueues, checkOwners, checkNames, checkListings, checkAbsent, checkAgenda, checkLiveness,
+		checkLocks, checkHolds, checkQueues, checkOwners, checkNames, checkListings, checkChains, checkAbsent, checkAgenda, checkLiveness,
 	} {
 		if err := check(t); err != nil {
 			return err
@@ -261,6 +261,31 @@ func checkNames(t *Table) error {
 	}
 	if named != len(t.named) {
 		return fmt.Errorf("%d holds by name are known, there are %d", len(t.named), named)
+	}
+	return nil
+}
+
+// checkChains: every listing and every grace is in its chain, once, and no lock
+// counts as handed to a snapshot that has not begun.
+func checkChains(t *Table) error {
+	listings, graces := 0, 0
+	for l, prev := t.firstListing, (*directory)(nil); l != nil; prev, l = l, l.next {
+		if listings++; l.prev != prev {
+			return fmt.Errorf("the chain of listings is broken at its %d. link", listings)
+		}
+	}
+	for g, prev := t.firstGrace, (*grace)(nil); g != nil; prev, g = g, g.next {
+		if graces++; g.prev != prev || t.graces[g.Key] != g {
+			return fmt.Errorf("the chain of graces is broken at its %d. link", graces)
+		}
+	}
+	if listings != len(t.listings) || graces != len(t.graces) {
+		return fmt.Errorf("%d listings and %d graces, in the chains are %d and %d", len(t.listings), len(t.graces), listings, graces)
+	}
+	for k, l := range t.locks {
+		if l.saved > t.lastSnapshot {
+			return fmt.Errorf("lock %v was handed to snapshot %d, the last is %d", k, l.saved, t.lastSnapshot)
+		}
 	}
 	return nil
 }

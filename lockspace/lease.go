@@ -56,6 +56,7 @@ func (t *Table) renew(l *lock, i int, now time.Duration) {
 	if l.holds[i].Renewed >= now {
 		return
 	}
+	t.save(l)
 	h := new(Hold)
 	*h = *l.holds[i]
 	h.Renewed = now

@@ -5,12 +5,20 @@ import "github.com/lockfs/lockfs/lockspace/listing"
 // The names that are held in each directory, in the order in which they became
 // held. A lock knows its place.
 
+// directory is the listing of one.
+type directory struct {
+	listing.List[lock]
+	// prev and next are in the chain of all, the youngest first.
+	prev, next *directory
+}
+
 // listing returns the listing of a directory.
-func (t *Table) listing(dir uint64) *listing.List[lock] {
+func (t *Table) listing(dir uint64) *directory {
 	s := t.listings[dir]
 	if s == nil {
-		s = new(listing.List[lock])
+		s = new(directory)
 		t.listings[dir] = s
+		t.chainListing(s)
 	}
 	return s
 }
@@ -28,6 +36,7 @@ func (t *Table) unlist(l *lock) {
 	}
 	if old := t.listings[t.vacant]; old != nil && old.Last() == 0 {
 		delete(t.listings, t.vacant)
+		t.unchainListing(old)
 	}
 	t.vacant = dir
 }

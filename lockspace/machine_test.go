@@ -60,6 +60,8 @@ type machine struct {
 	waits   WaitID
 	detours []Request // on their way to be looked up
 	idioms  []string  // in use
+	// snapshots are those under way.
+	snapshots []*modelSnapshot
 	// What differs from run to run, for all to be reached:
 	lazy   bool     // the class of a thread must be looked up
 	calm   bool     // files are rarely closed, and locks rarely broken

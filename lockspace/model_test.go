@@ -442,3 +442,28 @@ func indexes(s cellSet) (list []int) {
 	}
 	return list
 }
+
+// modelSnapshot is a snapshot, and what the model had when it began.
+type modelSnapshot struct {
+	*watched
+	model []string
+}
+
+// shown returns what a snapshot of some directories, or all, has to show.
+func (m *model) shown(dirs []uint64) (list []string) {
+	for k, l := range m.locks {
+		if dirs != nil && !slices.Contains(dirs, k.Dir) {
+			continue
+		}
+		for _, c := range l.claims {
+			list = append(list, fmt.Sprint("hold ", k, c.token, c.r.Mode, c.has))
+		}
+		for _, s := range l.queue {
+			if s.until == 0 {
+				list = append(list, fmt.Sprint("wait ", k, s.id, s.r.Mode))
+			}
+		}
+	}
+	slices.Sort(list)
+	return list
+}

@@ -28,6 +28,7 @@ type absentee struct {
 // highest place, so the search from the end ends at once; only a resumed one
 // looks further.
 func (t *Table) enqueue(l *lock, w *wait) {
+	t.save(l)
 	at := l.last
 	for at != nil && at.Place > w.Place {
 		at = at.prev
@@ -61,6 +62,7 @@ func (t *Table) enqueue(l *lock, w *wait) {
 
 // dequeue takes w out of l's queue and the journal.
 func (t *Table) dequeue(l *lock, w *wait) {
+	t.save(l)
 	if w.prev == nil {
 		l.first = w.next
 	} else {
@@ -104,6 +106,7 @@ func (t *Table) Cancel(id WaitID) bool {
 		return false
 	}
 	l := w.lock
+	t.save(l)
 	t.tellDenied(&w.Request, &w.Wait, ErrInterrupted)
 	w.AbsentUntil = t.clock.Now().Boot + ResumeGrace
 	l.absent++

@@ -59,6 +59,9 @@ func (r Range) minus(s Range) (parts [2]Range, n int) {
 
 // String returns "first-last", with "end" for MaxOffset.
 func (r Range) String() string {
+	if r == Whole {
+		return "0-end" // as almost all are
+	}
 	if r.Last == MaxOffset {
 		return fmt.Sprintf("%d-end", r.First)
 	}

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"iter"
 	"slices"
-
-	"github.com/lockfs/lockfs/lockspace/listing"
 )
 
 // Table is the lock table.
@@ -35,7 +33,7 @@ type Table struct {
 
 	locks    map[Key]*lock
 	waits    map[WaitID]*wait
-	listings map[uint64]*listing.List[lock]
+	listings map[uint64]*directory
 
 	// The waits of a party, to walk the wait graph: by the fcntl owner's
 	// number and by handle.
@@ -64,6 +62,12 @@ type Table struct {
 	// walks counts the walks through the wait graph; stack is room for one.
 	walks uint64
 	stack []*wait
+	// snapshots are those under way; lastSnapshot is the number of the last that
+	// began. firstListing and firstGrace begin the chains that they go along.
+	snapshots    []*Snapshot
+	lastSnapshot uint64
+	firstListing *directory
+	firstGrace   *grace
 	// spare is a lock that was forgotten, to be used again.
 	spare *lock
 	// vacant is a directory whose listing may be empty; no other is.
@@ -102,6 +106,9 @@ type lock struct {
 	// walked is the last walk that came by; it has gone through the queue up
 	// to the place upTo.
 	walked, upTo uint64
+	// saved is the number of the last snapshot that need not be handed l: it
+	// has it, or l is newer.
+	saved uint64
 	// one is room for the first of holds.
 	one [1]*Hold
 }
@@ -125,7 +132,7 @@ func New(env Environment) *Table {
 		journal:       env.Journal,
 		locks:         make(map[Key]*lock),
 		waits:         make(map[WaitID]*wait),
-		listings:      make(map[uint64]*listing.List[lock]),
+		listings:      make(map[uint64]*directory),
 		waitsByOwner:  make(map[uint64][]*wait),
 		waitsByHandle: make(map[uint64][]*wait),
 		ownerHolds:    make(map[uint64]int),
@@ -217,7 +224,7 @@ func (t *Table) lock(k Key) *lock {
 
 // add makes l the lock of k.
 func (t *Table) add(l *lock, k Key) {
-	*l = lock{key: k}
+	*l = lock{key: k, saved: t.lastSnapshot}
 	l.holds = l.one[:0]
 	t.locks[k] = l
 }
@@ -285,6 +292,7 @@ func (t *Table) put(l *lock, h *Hold) {
 
 // insert adds h to the indexes.
 func (t *Table) insert(l *lock, h *Hold) {
+	t.save(l)
 	l.holds = append(l.holds, h)
 	if h.Mode == Exclusive {
 		l.exclusive++
@@ -312,6 +320,7 @@ func (t *Table) drop(l *lock, i int) *Hold {
 // no meaning for the table, but is kept: holders are shown in the order in
 // which they came.
 func (t *Table) remove(l *lock, i int) *Hold {
+	t.save(l)
 	h := l.holds[i]
 	copy(l.holds[i:], l.holds[i+1:])
 	l.holds[len(l.holds)-1] = nil

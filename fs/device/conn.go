@@ -80,16 +80,24 @@ type Conn struct {
 	// out, and one user's reads everybody else's locks. What the kernel locks
 	// a directory for does not stand in line with the rest.
 	lookups, urgent chan struct{}
+	// long is the line of what takes long, see LongDetour.
+	long chan struct{}
 }
 
 // atATime is how many look-ups run at a time, of each kind.
 const atATime = 4
+
+// longAtATime is how many long ones run at a time.
+const longAtATime = 2
 
 // detour is a request that is away, or about to leave.
 type detour struct {
 	unique uint64
 	look   func() any
 	found  any // what look returned
+	long   bool
+	// ended: it was interrupted and has been answered. Nobody waits for it.
+	ended bool
 	Traveller
 }
 
@@ -105,6 +113,7 @@ func New(fd int, ledger Ledger, log *slog.Logger) *Conn {
 		inherited: make(map[uint64]bool),
 		lookups:   make(chan struct{}, atATime),
 		urgent:    make(chan struct{}, atATime),
+		long:      make(chan struct{}, longAtATime),
 	}
 }
 
@@ -281,6 +290,13 @@ func (c *Conn) Detour(unique, place uint64, look func() any) {
 	c.detour = &detour{unique: unique, look: look, Traveller: Traveller{Place: place}}
 }
 
+// LongDetour is [Conn.Detour] for a request that changes nothing and whose look
+// may take seconds. It stands in a line of its own, where it keeps nobody else
+// waiting, and an interrupt ends it at once, with EINTR.
+func (c *Conn) LongDetour(unique uint64, look func() any) {
+	c.detour = &detour{unique: unique, look: look, long: true}
+}
+
 // Away returns how many requests are on a detour. Only within a step.
 func (c *Conn) Away() int { return len(c.detours) }
 
@@ -369,8 +385,14 @@ func (c *Conn) depart(h header, from *detour) {
 		c.ledger.Away(d.unique, d.Traveller)
 	}
 	c.detours[d.unique] = d
+	if d.long && d.Interrupted {
+		c.interrupt(d.unique) // by who died with the process that had it
+	}
 	line := c.lookups
-	if locksDirectory(h.opcode) {
+	switch {
+	case d.long:
+		line = c.long
+	case locksDirectory(h.opcode):
 		line = c.urgent
 	}
 	go func() {
@@ -385,6 +407,10 @@ func (c *Conn) depart(h header, from *detour) {
 // arrive carries out a request that comes back from its detour.
 func (c *Conn) arrive(d *detour) {
 	c.mu.Lock()
+	if d.ended {
+		c.mu.Unlock()
+		return
+	}
 	delete(c.detours, d.unique)
 	h, _ := parseHeader(d.Request)
 	c.crash("back", h.opcode)
@@ -394,8 +420,7 @@ func (c *Conn) arrive(d *detour) {
 	if !done {
 		c.depart(h, d)
 	} else {
-		c.ledger.Back(d.unique)
-		delete(c.inherited, d.unique)
+		c.back(d)
 		if d.Interrupted {
 			// The interrupt came while it was away. If it is answered by now,
 			// this does nothing.
@@ -405,6 +430,13 @@ func (c *Conn) arrive(d *detour) {
 	c.endStep(nil, false, h.opcode)
 	c.checkSettled()
 	c.mu.Unlock()
+}
+
+// back takes a request off the list of those on a detour: it is answered.
+func (c *Conn) back(d *detour) {
+	delete(c.detours, d.unique)
+	delete(c.inherited, d.unique)
+	c.ledger.Back(d.unique)
 }
 
 // OnSettled has settled called when all requests are answered that were away
@@ -429,6 +461,12 @@ func (c *Conn) checkSettled() {
 func (c *Conn) interrupt(unique uint64) {
 	if d := c.detours[unique]; d != nil {
 		d.Interrupted = true
+		if d.long {
+			d.ended = true
+			c.back(d)
+			c.Answer(unique, unix.EINTR)
+			return
+		}
 		c.ledger.Away(unique, d.Traveller)
 		return
 	}
