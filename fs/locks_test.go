@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lockfs/lockfs/fs"
-	"github.com/lockfs/lockfs/lockspace"
 )
 
 // 1.7: locks and locks.json.

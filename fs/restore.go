@@ -319,6 +319,7 @@ func TakeUp(o Options, s *Saved) (*FS, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.stream.workers = 1 // of this mount
 	for x := range s.files.all() {
 		if x.Kind == directory {
 			if x.Ino == rootDir {

@@ -93,8 +93,6 @@ type reader struct {
 	rest       []byte
 	// next is the offset behind what was read last.
 	next uint64
-	// asleep: somebody may sleep in poll(2).
-	asleep bool
 }
 
 // stream is the ring and its readers. Lines are numbered from 1; those in the
@@ -107,6 +105,8 @@ type stream struct {
 	public  uint64
 	readers map[uint64]*reader // by handle
 	parked  []ReadRecord       // in the order in which they came
+	// asleep are the readers that somebody polls who may sleep.
+	asleep  map[uint64]*reader
 	limit   limiter
 	ticking bool
 	// workers is how many processes have served the mount; told says that the
@@ -116,7 +116,7 @@ type stream struct {
 }
 
 func newStream() stream {
-	return stream{first: 1, readers: make(map[uint64]*reader), workers: 1}
+	return stream{first: 1, readers: make(map[uint64]*reader), asleep: make(map[uint64]*reader), workers: 1}
 }
 
 func (s *stream) isRead() bool { return len(s.readers) > 0 }
@@ -187,6 +187,7 @@ func (f *FS) endStream(r *reader) {
 	s := &f.stream
 	f.endReads(unix.EBADF, func(read *ReadRecord) bool { return read.Handle == r.Handle })
 	delete(s.readers, r.Handle)
+	delete(s.asleep, r.Handle)
 	f.journal.DropStream(r.Handle)
 	if len(s.readers) == 0 {
 		s.ring, s.first, s.bytes = nil, s.last+1, 0
@@ -205,8 +206,7 @@ func (f *FS) readStream(r *reader, in *fuse.ReadIn) (fuse.ReadResult, fuse.Statu
 	}
 	switch {
 	case in.Flags&unix.O_NONBLOCK != 0:
-		r.asleep = true // if anybody polls
-		f.tickLater()
+		f.sleeps(r)
 		return nil, fuse.EAGAIN
 	case f.closing:
 		return fuse.ReadResultData(nil), fuse.OK

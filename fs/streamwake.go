@@ -28,8 +28,8 @@ func (f *FS) isAwaited() bool {
 			return true
 		}
 	}
-	for _, r := range f.stream.readers {
-		if r.asleep && r.control.PollID != 0 && f.hasMore(r) {
+	for _, r := range f.stream.asleep {
+		if f.hasMore(r) {
 			return true
 		}
 	}
@@ -49,9 +49,9 @@ func (f *FS) tick() {
 		f.dev.AnswerData(read.Unique, r.take(read.Offset, read.Size))
 		return true
 	})
-	for _, r := range s.readers {
-		if r.asleep && r.control.PollID != 0 && f.mayGive(r) {
-			r.asleep = false
+	for _, r := range s.asleep {
+		if f.mayGive(r) {
+			delete(s.asleep, r.Handle)
 			f.dev.NotifyPoll(r.control.PollID)
 		}
 	}
@@ -91,9 +91,16 @@ func (f *FS) pollStream(r *reader, pollID uint64, events uint32, notify bool) ui
 	if r.has(r.next) || f.mayGive(r) {
 		return events & readable
 	}
-	r.asleep = true
-	f.tickLater()
+	f.sleeps(r)
 	return 0
+}
+
+// sleeps has whoever polls a stream, if anybody does, be woken when there is more.
+func (f *FS) sleeps(r *reader) {
+	if r.control.PollID != 0 {
+		f.stream.asleep[r.Handle] = r
+	}
+	f.tickLater()
 }
 
 // restoreStreams goes on with the streams that were open when the process died,
@@ -108,7 +115,9 @@ func (f *FS) restoreStreams(s *Saved) error {
 			return fmt.Errorf("stream: no open file %d: %w", r.Handle, ErrRecord)
 		}
 		f.addReader(h, *r)
-		h.stream.asleep = h.PollID != 0
+		if h.PollID != 0 {
+			f.stream.asleep[h.ID] = h.stream
+		}
 		if r.Cut {
 			h.stream.rest = []byte("\n")
 		}

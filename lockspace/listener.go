@@ -60,7 +60,8 @@ func (t *Table) tellWaits(w *Wait) {
 
 func (t *Table) tellDenied(r *Request, after *Wait, err error) {
 	if t.listener != nil && err != ErrLookup && err != ErrRange {
-		t.listener.Denied(r, after, err)
+		denied := *r // so that no other request has to be on the heap
+		t.listener.Denied(&denied, after, err)
 	}
 }
 
