@@ -59,8 +59,9 @@
 //     locks in it: FUSE does not hand it on.
 //   - Every directory has a control directory, .lockfs, which is not listed; its
 //     files are made for each reader and show no size, but for events, which is a
-//     stream and shows one for tail(1). What can be set there is for the directory's owner and root; nothing can be made, removed (EACCES,
-//     for root too) or locked (EOPNOTSUPP). See control.go.
+//     stream and shows one for tail(1). What can be set there is for the
+//     directory's owner and root; nothing can be made, removed (EACCES, for root
+//     too) or locked (EOPNOTSUPP). See control.go.
 //   - A non-blocking flock conversion that fails keeps the old lock.
 //   - At the end of a mount that is in use, waits end with ENOLCK.
 //
