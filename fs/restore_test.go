@@ -54,6 +54,7 @@ func (s *served) restore(records store) {
 		old.dead = true
 	})
 	s.init()
+	s.conn.Do(func() { s.fs.TookOver() })
 }
 
 // restorable returns what is wrong with records.

@@ -109,8 +109,8 @@ type stream struct {
 	asleep  map[uint64]*reader
 	limit   limiter
 	ticking bool
-	// workers is how many processes have served the mount; told says that the
-	// journal has it.
+	// workers is how many processes have served the mount; told says that its
+	// readers know.
 	workers uint64
 	told    bool
 }

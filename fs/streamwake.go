@@ -132,6 +132,10 @@ func (f *FS) restoreStreams(s *Saved) error {
 	return nil
 }
 
+// TookOver counts this process, which has taken over. A step of its own, since the
+// requests that it found are to be carried out as if nobody had died.
+func (f *FS) TookOver() { f.journal.PutWorkers(f.stream.workers) }
+
 // recovered is the first thing that a process does which has taken over: when a
 // step ends, and so the answers of the process before have been repeated.
 func (f *FS) recovered() {
@@ -140,7 +144,6 @@ func (f *FS) recovered() {
 		return
 	}
 	s.told = true
-	f.journal.PutWorkers(s.workers)
 	if s.isRead() {
 		f.happened(&event{
 			kind: eventRecovered, at: f.clock.Now().Time(), number: s.workers, audience: audience{everybody: true},

@@ -203,7 +203,7 @@ func (w *workerProcess) takeOver() error {
 	// Sets the timer for waits that lapse. No step may come before Resume has
 	// repeated the answers of the last one: it would be taken for a sign that
 	// they were sent.
-	w.conn.Do(func() {})
+	w.conn.Do(w.filesystem.TookOver)
 	took.end("resume")
 	w.log.Debug("took over", append(took.each, "processor", processorTime())...)
 	return nil
