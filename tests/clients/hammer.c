@@ -658,7 +658,7 @@ int main(int argc, char **argv)
 	struct rlimit files;
 	pid_t parent = getpid();
 	int status;
-	double end;
+	double seconds, end = 0;
 
 	if (argc != 5) {
 		fprintf(stderr, "usage: hammer PATH PROCESSES HELD SECONDS\n");
@@ -667,7 +667,7 @@ int main(int argc, char **argv)
 	prefix = argv[1];
 	processes = atoi(argv[2]);
 	held_locks = atoi(argv[3]);
-	end = now() + atof(argv[4]);
+	seconds = atof(argv[4]);
 	if (processes < 2 || processes > MAX_PROCESSES || held_locks < 1 || held_locks > MAX_HELD) {
 		fprintf(stderr, "too many processes or locks, or too few\n");
 		return 2;
@@ -704,7 +704,9 @@ int main(int argc, char **argv)
 			return 1; /* the others die with this one */
 		if (pid < 0)
 			break;
-		if (now() > end)
+		if (!end && atomic_load(&shared->ready))
+			end = now() + seconds;
+		if (end && now() > end)
 			atomic_store(&shared->stop, 1);
 		if (pid == 0)
 			usleep(10000);

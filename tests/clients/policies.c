@@ -238,10 +238,10 @@ static void open_one(void)
 		snprintf(text, sizeof text, "%010ld", count + 1);
 		must(pwrite(fd, text, strlen(text), 0), "write", path);
 	}
-	if (rand() % 4 == 0) {
+	if (rand() % 2 == 0) {
 		struct pollfd p = { .fd = fd, .events = POLLIN };
 
-		if (must(poll(&p, 1, 10), "poll", path) == 1 && p.revents & POLLIN)
+		if (must(poll(&p, 1, 50), "poll", path) == 1 && p.revents & POLLIN)
 			atomic_fetch_add(&shared->told, 1);
 		must_fail(unlink(path), EBUSY, "unlink of what is open", path);
 	}
