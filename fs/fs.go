@@ -89,7 +89,8 @@ type FS struct {
 	unwatched []lockspace.Key
 	watches   watches
 	// vacated are the directories that go at the end of the step if nothing in them
-	// is held any more.
+	// is held any more. Of these, and of unwatched, some are left to the next step
+	// if they are very many.
 	vacated []uint64
 	// expiry runs until the table has something to do, at expiryAt.
 	expiry   *time.Timer
@@ -186,9 +187,13 @@ func (f *FS) Counts() Counts {
 // EndStep does what is left of a step when its request has been carried out.
 func (f *FS) EndStep() {
 	f.removeLapsed()
+	f.removeVacated()
 	f.dropBodies()
 	f.watchProcesses()
 	f.armExpiry()
+	if len(f.vacated) > 0 || len(f.unwatched) > 0 {
+		go f.dev.Do(func() {}) // what was left to the next step
+	}
 	f.asked = f.asked[:0]
 	f.clock.stop()
 }
