@@ -96,6 +96,8 @@ type FS struct {
 	expiry   *time.Timer
 	expiryAt time.Duration
 	hints    hints
+	// releasing is the open file whose last close this is, 0 if it is none.
+	releasing uint64
 	// closing: no request may wait any more.
 	closing bool
 }
@@ -248,6 +250,9 @@ func (o observer) Ended(h lockspace.Hold, why lockspace.Reason) {
 		o.f.unwatch(h.ID)
 	}
 	o.f.vacate(h.Key.Dir)
+	if h.Party.Handle == o.f.releasing && !h.ByName {
+		o.f.noteClose(&h)
+	}
 	if why == lockspace.Released || why == lockspace.Died {
 		return
 	}
