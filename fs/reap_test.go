@@ -117,6 +117,25 @@ func TestReapThePidInTheBody(t *testing.T) {
 	}
 }
 
+// Names that hold are reaped where others hold by the open file, too: the pid was
+// written when the file had no name of its own.
+func TestReapALinkInALockspaceOfHandles(t *testing.T) {
+	inBubble(t, "hold=handle", func(t *testing.T, s *served) {
+		f := s.mustCreate("tmp", unix.O_EXCL)
+		if errno := s.write(f, 0, "       123\n"); errno != 0 {
+			t.Fatal(errno)
+		}
+		if errno := s.link(f.node, "x"); errno != 0 {
+			t.Fatal(errno)
+		}
+		s.unlink("tmp")
+		s.release(f)
+		s.wantListed(t, "before the death", "x")
+		s.end(123)
+		s.wantListed(t, "after it")
+	})
+}
+
 // What is never reaped.
 func TestNotReaped(t *testing.T) {
 	for name, take := range map[string]func(s *served){
