@@ -23,6 +23,7 @@ type processes struct {
 	killed    map[uint32]bool
 	watches   map[uint32]map[int]func()
 	lastWatch int
+	namespace uint64
 	looks     int // how often one was looked at
 	// gate, if set, holds every look-up until it is closed.
 	gate chan struct{}
@@ -146,7 +147,7 @@ func (p *processes) Killed(tid uint32) bool {
 	return p.killed[tid]
 }
 
-func (p *processes) Namespace() uint64 { return 1 }
+func (p *processes) Namespace() uint64 { return p.namespace }
 
 // end is the end of a process, of which who watches is told.
 func (p *processes) end(pid uint32) {

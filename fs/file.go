@@ -157,9 +157,6 @@ func (f *FS) removeEntry(e *entry) {
 		f.nodes.detach(d)
 	}
 	f.changed(e.file)
-	if e.file.Kind == directory && len(e.file.entries) == 0 {
-		f.table.SetPolicy(e.file.Ino, lockspace.Policy{})
-	}
 	if d != nil && d.file == e.file {
 		f.collect(d) // the kernel may not know it, and so never forget it
 	}
@@ -174,7 +171,7 @@ func (f *FS) endFile(x *file) {
 	x.recorded = false
 	f.journal.DropFile(x.Ino)
 	if x.Kind == directory {
-		f.table.SetPolicy(x.Ino, lockspace.Policy{}) // it may have been set since
+		f.table.SetPolicy(x.Ino, lockspace.Policy{})
 	}
 	if x.body != nil {
 		x.body = nil

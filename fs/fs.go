@@ -95,7 +95,8 @@ type FS struct {
 	unwatched []lockspace.Key
 	watches   watches
 	// vacated are the directories that go at the end of the step if nothing in them
-	// is held any more.
+	// is held any more. Of these, and of unwatched, some are left to the next step
+	// if they are very many.
 	vacated []uint64
 	// expiry runs until the table has something to do, at expiryAt.
 	expiry   *time.Timer
@@ -106,6 +107,8 @@ type FS struct {
 	stream  stream
 	meter   meter
 	breaker lockspace.Process
+	// releasing is the open file whose last close this is, 0 if it is none.
+	releasing uint64
 	// closing: no request may wait any more.
 	closing bool
 }
@@ -203,9 +206,13 @@ func (f *FS) Counts() Counts {
 func (f *FS) EndStep() {
 	f.recovered()
 	f.removeLapsed()
+	f.removeVacated()
 	f.dropBodies()
 	f.watchProcesses()
 	f.armExpiry()
+	if len(f.vacated) > 0 || len(f.unwatched) > 0 {
+		go f.dev.Do(func() {}) // what was left to the next step
+	}
 	f.asked = f.asked[:0]
 	f.clock.stop()
 }
@@ -260,6 +267,9 @@ func (o observer) Ended(h lockspace.Hold, why lockspace.Reason) {
 		o.f.unwatch(h.ID)
 	}
 	o.f.vacate(h.Key.Dir)
+	if h.Party.Handle == o.f.releasing && !h.ByName {
+		o.f.noteClose(&h)
+	}
 	if why == lockspace.Released || why == lockspace.Died {
 		return
 	}

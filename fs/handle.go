@@ -63,8 +63,9 @@ func (f *FS) close(id uint64) {
 		return
 	}
 	if h.node.file.Kind != directory {
-		f.noteClose(h)
+		f.releasing = h.ID
 		f.table.EndHandle(h.node.key, h.ID, h.why())
+		f.releasing = 0
 	}
 	delete(f.handles, h.ID)
 	f.journal.DropHandle(h.ID)

@@ -121,19 +121,18 @@ func (h *hints) dismiss(c *closedLock) {
 	}
 }
 
-// noteClose remembers a lock that is being closed, if it is held through O_EXCL.
-func (f *FS) noteClose(h *handle) {
-	for hold := range f.table.Holds(h.node.key) {
-		if hold.Party.Handle != h.ID || hold.Via != lockspace.ViaExcl || hold.ByName || hold.Party.Taker.Pid == 0 {
-			continue
-		}
-		c := f.hints.slot(hold.Key)
-		f.hints.dismiss(c)
-		if c.key != hold.Key {
-			c.key, c.own, c.others = hold.Key, limiter{}, limiter{}
-		}
-		c.hold, c.taker, c.thread, c.since = hold.ID, hold.Party.Taker.Pid, hold.Thread, hold.Since.Boot
+// noteClose remembers a lock whose open file is being closed, if it was held
+// through O_EXCL.
+func (f *FS) noteClose(hold *lockspace.Hold) {
+	if hold.Via != lockspace.ViaExcl || hold.Party.Taker.Pid == 0 {
+		return
 	}
+	c := f.hints.slot(hold.Key)
+	f.hints.dismiss(c)
+	if c.key != hold.Key {
+		c.key, c.own, c.others = hold.Key, limiter{}, limiter{}
+	}
+	c.hold, c.taker, c.thread, c.since = hold.ID, hold.Party.Taker.Pid, hold.Thread, hold.Since.Boot
 }
 
 // noteMiss is a LOOKUP that found nothing.

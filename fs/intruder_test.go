@@ -19,6 +19,7 @@ const secret = "alice's secret"
 
 var (
 	alice = caller{uid: 1001, gid: 1001, pid: 100}
+	bob   = caller{uid: 1002, gid: 1002, pid: 200}
 	admin = caller{pid: 300}
 )
 
@@ -167,7 +168,7 @@ func (b *intruder) check(t *rapid.T) {
 
 // ask makes a request as bob, and looks at what he learns.
 func (b *intruder) ask(t *rapid.T, opcode uint32, node uint64, body ...[]byte) reply {
-	b.caller = caller{uid: 1002, gid: 1002, pid: rapid.SampledFrom([]uint32{200, 200, 200, 201, 0}).Draw(t, "pid")}
+	b.caller = caller{uid: bob.uid, gid: bob.gid, pid: rapid.SampledFrom([]uint32{200, 200, 200, 201, 0}).Draw(t, "pid")}
 	r := b.call(opcode, node, body...)
 	if b.secrets && bytes.Contains(r.body, []byte(secret)) && !b.public(node) {
 		t.Fatalf("request %d tells the secret", opcode)
@@ -222,6 +223,7 @@ func (b *intruder) flags(t *rapid.T) uint32 {
 }
 
 // open is an open file of his, with which the kernel lets him do what is wanted.
+// If he has none yet, he opens a new one, which is his.
 func (b *intruder) open(t *rapid.T, usable func(flags uint32) bool) intruderFile {
 	var files []intruderFile
 	for _, f := range b.files {
@@ -230,9 +232,17 @@ func (b *intruder) open(t *rapid.T, usable func(flags uint32) bool) intruderFile
 		}
 	}
 	if len(files) == 0 {
-		t.Skip("no such open file")
+		r := b.must(bob, opCreate, 1, u32(unix.O_CREAT|unix.O_RDWR), u32(0o666), u32(0), u32(0), cstring(fmt.Sprint("own", b.unique)))
+		files = append(files, b.opened(r, unix.O_RDWR))
 	}
 	return rapid.SampledFrom(files).Draw(t, "open file")
+}
+
+// opened keeps the open file of the answer to a CREATE.
+func (b *intruder) opened(r reply, flags uint32) intruderFile {
+	f := intruderFile{file{native.Uint64(r.body), native.Uint64(r.body[128:])}, flags}
+	b.files = append(b.files, f)
+	return f
 }
 
 func anyFlags(uint32) bool { return true }
@@ -248,7 +258,7 @@ func (b *intruder) requests() map[string]func(*rapid.T) {
 			flags := b.flags(t) | unix.O_CREAT | rapid.SampledFrom([]uint32{0, unix.O_EXCL}).Draw(t, "exclusive")
 			r := b.ask(t, opCreate, b.dir(t), u32(flags), u32(0o666), u32(0), u32(0), b.name(t))
 			if b.learn(r); r.errno == 0 {
-				b.files = append(b.files, intruderFile{file{native.Uint64(r.body), native.Uint64(r.body[128:])}, flags})
+				b.opened(r, flags)
 			}
 		},
 		"open": func(t *rapid.T) {
@@ -266,12 +276,11 @@ func (b *intruder) requests() map[string]func(*rapid.T) {
 			b.ask(t, opWrite, f.node, u64(f.handle), u64(0), u32(3), u32(0), u64(0), u32(f.flags), u32(0), []byte("bob"))
 		},
 		"lock": func(t *rapid.T) {
-			f := b.open(t, anyFlags)
 			kind := rapid.SampledFrom([]uint32{unix.F_RDLCK, unix.F_WRLCK, unix.F_UNLCK}).Draw(t, "kind")
 			flock := rapid.Bool().Draw(t, "flock")
-			if !flock && kind == unix.F_WRLCK && f.flags&unix.O_ACCMODE == unix.O_RDONLY {
-				t.Skip("EBADF")
-			}
+			f := b.open(t, func(access uint32) bool {
+				return flock || kind != unix.F_WRLCK || access != unix.O_RDONLY // else EBADF
+			})
 			op := rapid.SampledFrom([]uint32{opSetlk, opSetlk, opGetlk}).Draw(t, "call")
 			owner := uint64(rapid.SampledFrom([]int{7, 8}).Draw(t, "owner"))
 			b.ask(t, op, f.node, b.lockBody(f.file, owner, kind, 0, toEnd, flock && op == opSetlk))
@@ -333,12 +342,24 @@ func (b *intruder) requests() map[string]func(*rapid.T) {
 func TestAnIntruder(t *testing.T) {
 	for _, hold := range []string{"name", "handle"} {
 		t.Run(fmt.Sprint("hold=", hold), func(t *testing.T) {
+			made := map[string]int{}
 			rapid.Check(t, func(rt *rapid.T) {
 				requests := newIntruder(t, hold).requests()
+				for name, make := range requests {
+					requests[name] = func(rt *rapid.T) {
+						made[name]++
+						make(rt)
+					}
+				}
 				// What it takes to get at anything gets a larger share.
 				requests["open2"], requests["lock2"], requests["unlink2"] = requests["open"], requests["lock"], requests["unlink"]
 				rt.Repeat(requests)
 			})
+			for name := range newIntruder(t, hold).requests() {
+				if made[name] == 0 {
+					t.Errorf("he never asked for %q", name)
+				}
+			}
 		})
 	}
 }

@@ -284,10 +284,15 @@ func (k *kernel) call(opcode uint32, node uint64, body ...[]byte) reply {
 // file is an open file.
 type file struct{ node, handle uint64 }
 
-// create opens a name that is not listed.
+// create opens a name that is not listed, in the root.
 func (k *kernel) create(name string, flags uint32) (file, syscall.Errno) {
 	k.t.Helper()
-	r := k.call(opCreate, 1, u32(flags|unix.O_CREAT|unix.O_RDWR), u32(0o644), u32(0), u32(0), cstring(name))
+	return k.createIn(1, name, flags)
+}
+
+func (k *kernel) createIn(dir uint64, name string, flags uint32) (file, syscall.Errno) {
+	k.t.Helper()
+	r := k.call(opCreate, dir, u32(flags|unix.O_CREAT|unix.O_RDWR), u32(0o644), u32(0), u32(0), cstring(name))
 	if r.errno != 0 {
 		return file{}, r.errno
 	}
@@ -296,7 +301,12 @@ func (k *kernel) create(name string, flags uint32) (file, syscall.Errno) {
 
 func (k *kernel) mustCreate(name string, flags uint32) file {
 	k.t.Helper()
-	f, errno := k.create(name, flags)
+	return k.mustCreateIn(1, name, flags)
+}
+
+func (k *kernel) mustCreateIn(dir uint64, name string, flags uint32) file {
+	k.t.Helper()
+	f, errno := k.createIn(dir, name, flags)
 	if errno != 0 {
 		k.t.Fatalf("create %q: %v", name, errno)
 	}

@@ -147,6 +147,33 @@ func TestLeaseIsRenewed(t *testing.T) {
 	}
 }
 
+// st_mtim is when a lock was taken, and then when its lease was renewed.
+func TestRenewalIsSeen(t *testing.T) {
+	inBubble(t, "lease=10s", func(t *testing.T, s *served) {
+		f := s.mustCreate("x", unix.O_EXCL)
+		mtime := func() time.Duration {
+			r := s.call(opGetattr, f.node, zeros(16))
+			const seconds, nanoseconds = 16 + 32, 16 + 52
+			return time.Unix(int64(native.Uint64(r.body[seconds:])), int64(native.Uint32(r.body[nanoseconds:]))).Sub(bubbleBegan)
+		}
+		for _, renew := range []func(){
+			func() { s.setTimes(f.node, nil) },
+			func() { s.write(f, 0, "I live") },
+			func() { s.flock(f, unix.F_WRLCK) },
+		} {
+			before := mtime()
+			time.Sleep(6 * time.Second)
+			if now := mtime(); now != before {
+				t.Fatalf("mtime went from %v to %v by itself", before, now)
+			}
+			renew()
+			if now := mtime(); now != before+6*time.Second {
+				t.Errorf("renewed 6 s after %v, mtime is %v", before, now)
+			}
+		}
+	})
+}
+
 // A hold by name takes its name along; what is free is not touched.
 func TestLeaseOfNames(t *testing.T) {
 	inBubble(t, "lease=10s,hold=name,grace=5s", func(t *testing.T, s *served) {
@@ -156,11 +183,7 @@ func TestLeaseOfNames(t *testing.T) {
 		if errno != 0 {
 			t.Fatal(errno)
 		}
-		r := s.call(opCreate, dir, u32(unix.O_CREAT|unix.O_RDWR), u32(0o644), u32(0), u32(0), cstring("pid"))
-		if r.errno != 0 {
-			t.Fatal(r.errno)
-		}
-		s.release(file{native.Uint64(r.body), native.Uint64(r.body[128:])})
+		s.release(s.mustCreateIn(dir, "pid", 0))
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		if got := sorted(s.list()); len(got) != 1 || got[0] != "ordinary" {
@@ -192,10 +215,7 @@ func TestLeaseOfADirectoryInUse(t *testing.T) {
 			t.Fatal(errno)
 		}
 		time.Sleep(5 * time.Second)
-		r := s.call(opCreate, dir, u32(unix.O_CREAT|unix.O_RDWR|unix.O_EXCL), u32(0o644), u32(0), u32(0), cstring("inner"))
-		if r.errno != 0 {
-			t.Fatal(r.errno)
-		}
+		inner := s.mustCreateIn(dir, "inner", unix.O_EXCL)
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		if !s.list()["dir"] {
@@ -204,7 +224,7 @@ func TestLeaseOfADirectoryInUse(t *testing.T) {
 		if n := s.fs.Counts().Holds; n != 1 {
 			t.Errorf("%d holds, want the inner one", n)
 		}
-		s.release(file{native.Uint64(r.body), native.Uint64(r.body[128:])})
+		s.release(inner)
 		if _, errno := s.mkdir(1, "dir"); errno != 0 {
 			t.Errorf("mkdir when the inner one was given back: %v", errno)
 		}

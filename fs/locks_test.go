@@ -221,13 +221,6 @@ func (k *kernel) mustMkdir(dir uint64, name string, mode uint32) (node uint64) {
 	return native.Uint64(r.body)
 }
 
-func (k *kernel) mustCreateIn(dir uint64, name string) {
-	k.t.Helper()
-	if r := k.call(opCreate, dir, u32(unix.O_CREAT|unix.O_EXCL|unix.O_RDWR), u32(0o644), u32(0), u32(0), cstring(name)); r.errno != 0 {
-		k.t.Fatalf("create %q: %v", name, r.errno)
-	}
-}
-
 func paths(list []listedLock) string {
 	var b strings.Builder
 	for _, l := range list {
@@ -242,11 +235,11 @@ func TestWhoSeesWhichLocks(t *testing.T) {
 	s := serve(t)
 	s.caller = caller{1000, 1000, 100}
 	open := s.mustMkdir(1, "open", 0o755)
-	s.mustCreateIn(open, "x")
+	s.mustCreateIn(open, "x", unix.O_EXCL)
 	secret := s.mustMkdir(open, "secret", 0o711)
-	s.mustCreateIn(secret, "y")
-	s.mustCreateIn(s.mustMkdir(secret, "inner", 0o755), "z")
-	s.mustCreateIn(1, "top")
+	s.mustCreateIn(secret, "y", unix.O_EXCL)
+	s.mustCreateIn(s.mustMkdir(secret, "inner", 0o755), "z", unix.O_EXCL)
+	s.mustCreateIn(1, "top", unix.O_EXCL)
 	for uid, want := range map[uint32][2]string{
 		0:    {"open open/secret open/secret/inner open/secret/inner/z open/secret/y open/x top ", "secret secret/inner secret/inner/z secret/y x "},
 		1000: {"open open/secret open/secret/inner open/secret/inner/z open/secret/y open/x top ", "secret secret/inner secret/inner/z secret/y x "},

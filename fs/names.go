@@ -18,9 +18,8 @@ type place struct {
 	key  lockspace.Key
 }
 
-// placeOf returns the place that a request names, if its caller may change the
-// directory.
-func (f *FS) placeOf(in *fuse.InHeader, dir uint64, name string) (place, fuse.Status) {
+// named returns the place that a request to change it names, whoever the caller is.
+func (f *FS) named(in *fuse.InHeader, dir uint64, name string) (place, fuse.Status) {
 	if isControl(dir) {
 		return place{}, fuse.EACCES
 	}
@@ -36,10 +35,16 @@ func (f *FS) placeOf(in *fuse.InHeader, dir uint64, name string) (place, fuse.St
 	}
 	key := lockspace.Key{Dir: d.ID, Name: name}
 	f.noteUse(in, key)
-	if status := f.permit(in, d, mayWrite|maySearch); status != fuse.OK {
-		return place{}, status
-	}
 	return place{d, name, key}, fuse.OK
+}
+
+// placeOf is named for a caller who may change the directory.
+func (f *FS) placeOf(in *fuse.InHeader, dir uint64, name string) (place, fuse.Status) {
+	at, status := f.named(in, dir, name)
+	if status == fuse.OK {
+		status = f.permit(in, at.dir, mayWrite|maySearch)
+	}
+	return at, status
 }
 
 // freePlaceOf is placeOf for something new.

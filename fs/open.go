@@ -12,30 +12,18 @@ import (
 // it takes the lock, or fails with EEXIST; without, it opens the name whether
 // it is held by now or not. What it makes is the policy's to say.
 func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
-	if isControl(in.NodeId) {
-		return cannotMake(in.NodeId)
-	}
-	dir := f.nodes.dir(in.NodeId)
-	if dir == nil {
-		return errStale
-	}
-	if status := checkName(name); status != fuse.OK {
+	at, status := f.named(&in.InHeader, in.NodeId, name)
+	switch {
+	case status != fuse.OK:
 		return status
-	}
-	if name == controlName {
+	case name == controlName:
 		return fuse.EPERM
 	}
-	if dir.file.isRemoved() {
-		return fuse.ENOENT
-	}
-	key := lockspace.Key{Dir: dir.ID, Name: name}
-	f.noteUse(&in.InHeader, key)
 	var h *handle
-	var status fuse.Status
-	if e := f.entry(key); e != nil && in.Flags&unix.O_EXCL == 0 {
+	if e := f.entry(at.key); e != nil && in.Flags&unix.O_EXCL == 0 {
 		h, status = f.createExisting(in, f.nodes.of(e))
 	} else {
-		h, status = f.createNew(in, dir, key)
+		h, status = f.createNew(in, at.dir, at.key)
 	}
 	if status != fuse.OK {
 		return status

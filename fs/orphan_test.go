@@ -71,11 +71,7 @@ func TestTheDirectoryGoesBeforeTheOpenFile(t *testing.T) {
 	if errno != 0 {
 		t.Fatal(errno)
 	}
-	r := s.call(opCreate, dir, u32(unix.O_CREAT|unix.O_RDWR), u32(0o644), u32(0), u32(0), cstring("x"))
-	if r.errno != 0 {
-		t.Fatal(r.errno)
-	}
-	f := file{native.Uint64(r.body), native.Uint64(r.body[128:])}
+	f := s.mustCreateIn(dir, "x", 0)
 	if errno := s.link(f.node, "y"); errno != 0 {
 		t.Fatal(errno)
 	}

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/lockfs/lockfs/lockspace"
@@ -25,14 +26,8 @@ func (f *FS) path(k lockspace.Key) string {
 		parts = append(parts, e.Name)
 		dir = e.Dir
 	}
-	var b strings.Builder
-	for i := len(parts) - 1; i >= 0; i-- {
-		b.WriteString(parts[i])
-		if i > 0 {
-			b.WriteByte('/')
-		}
-	}
-	return b.String()
+	slices.Reverse(parts)
+	return strings.Join(parts, "/")
 }
 
 // maxShown is how many directories of a path are shown. There is no end to how deep

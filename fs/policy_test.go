@@ -2,6 +2,7 @@ package fs_test
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -247,4 +248,17 @@ func TestLockspaces(t *testing.T) {
 	if r := s.call(opRmdir, 1, cstring("legacy")); r.errno != unix.EPERM {
 		t.Errorf("rmdir by another: %v", r.errno)
 	}
+}
+
+// A lockspace that cannot be made, since there is something else of its name, is an
+// error that is not taken for damage: what was saved is not given up for it.
+func TestALockspaceInTheWay(t *testing.T) {
+	inBubble(t, "hold=name", func(t *testing.T, s *served) {
+		s.release(s.mustCreate("x", unix.O_EXCL))
+		saved := s.save()
+		s.options.Lockspaces = []fs.Lockspace{{Name: "x"}}
+		if err := s.startFrom(saved); err == nil || errors.Is(err, fs.ErrRecord) || !strings.Contains(err.Error(), "lockspace x") {
+			t.Errorf("started: %v", err)
+		}
+	})
 }

@@ -90,12 +90,11 @@ func (f *FS) watchProcesses() {
 			f.watch(p, h.ID)
 		}
 	}
-	if n == len(f.unwatched) {
+	if n < len(f.unwatched) {
+		f.unwatched = f.unwatched[n:]
+	} else {
 		f.unwatched = f.unwatched[:0]
-		return
 	}
-	f.unwatched = f.unwatched[n:]
-	go f.dev.Do(func() {})
 }
 
 const watchAtOnce = 512
@@ -197,7 +196,6 @@ func (f *FS) removeLapsed() {
 		}
 	}
 	f.lapsed = f.lapsed[:0]
-	f.removeVacated()
 }
 
 // vacate has the step look, when it ends, whether a directory goes, now that a hold
@@ -222,9 +220,7 @@ func (f *FS) removeVacated() {
 		f.removeAll(d.file.entries[0])
 		f.vacate(parent)
 	}
-	if f.vacated = append(f.vacated[:0], f.vacated[n:]...); len(f.vacated) > 0 {
-		go f.dev.Do(func() {})
-	}
+	f.vacated = append(f.vacated[:0], f.vacated[n:]...)
 }
 
 const vacatedAtOnce = 128

@@ -117,6 +117,25 @@ func TestReapThePidInTheBody(t *testing.T) {
 	}
 }
 
+// Names that hold are reaped where others hold by the open file, too: the pid was
+// written when the file had no name of its own.
+func TestReapALinkInALockspaceOfHandles(t *testing.T) {
+	inBubble(t, "hold=handle", func(t *testing.T, s *served) {
+		f := s.mustCreate("tmp", unix.O_EXCL)
+		if errno := s.write(f, 0, "       123\n"); errno != 0 {
+			t.Fatal(errno)
+		}
+		if errno := s.link(f.node, "x"); errno != 0 {
+			t.Fatal(errno)
+		}
+		s.unlink("tmp")
+		s.release(f)
+		s.wantListed(t, "before the death", "x")
+		s.end(123)
+		s.wantListed(t, "after it")
+	})
+}
+
 // What is never reaped.
 func TestNotReaped(t *testing.T) {
 	for name, take := range map[string]func(s *served){
@@ -189,9 +208,7 @@ func TestReapTheCreator(t *testing.T) {
 		if errno != 0 {
 			t.Fatal(errno)
 		}
-		if r := s.call(opCreate, dir, u32(unix.O_CREAT|unix.O_RDWR|unix.O_EXCL), u32(0o644), u32(0), u32(0), cstring("info")); r.errno != 0 {
-			t.Fatal(r.errno)
-		}
+		s.mustCreateIn(dir, "info", unix.O_EXCL)
 		s.end(123)
 		s.wantListed(t, "before", "excl", "ordinary", "symlink", "link", "dir")
 		s.end(321)
@@ -265,27 +282,70 @@ func TestReapSurvives(t *testing.T) {
 	}
 }
 
+// After a clean stop nobody is watched whose number may be another's by then: one of
+// another pid namespace, or one that was not written to its end.
+func TestNotReapedAfterACleanStop(t *testing.T) {
+	for name, c := range map[string]struct {
+		settings  string
+		take      func(s *served)
+		elsewhere bool
+	}{
+		"a pid of another namespace": {"hold=name", func(s *served) { s.body("x", unix.O_EXCL, "123\n") }, true},
+		"a creator in another namespace": {"hold=name,reap=creator", func(s *served) {
+			s.caller.pid = 123
+			s.body("x", unix.O_EXCL, "host\n")
+		}, true},
+		"a part of a pid": {"hold=name", func(s *served) { s.write(s.mustCreate("x", unix.O_EXCL), 0, "123") }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, c.settings, func(t *testing.T, s *served) {
+				c.take(s)
+				saved := s.save()
+				if c.elsewhere {
+					s.procs.namespace++
+				}
+				if err := s.startFrom(saved); err != nil {
+					t.Fatal(err)
+				}
+				s.end(123)
+				s.wantListed(t, "after the death", "x")
+			})
+		})
+	}
+}
+
 // stopAndStart is a clean stop, and a new mount that takes up what was saved, in a
 // bubble.
 func (s *served) stopAndStart(t *testing.T) {
 	t.Helper()
+	if err := s.startFrom(s.save()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// save is what a clean stop saves.
+func (s *served) save() store {
 	saved := store{}
 	s.conn.Do(func() { s.fs.Save(saved) })
-	var loaded fs.Saved
-	for k, data := range saved {
-		if err := loaded.Load(uint8(k[0]), k[1], data); err != nil {
-			t.Fatal(err)
-		}
+	return saved
+}
+
+// startFrom makes a new mount that takes up what was saved.
+func (s *served) startFrom(saved store) error {
+	loaded, err := saved.load()
+	if err != nil {
+		return err
 	}
 	old := s.options.Device.(*mortal)
 	s.options.Device = &mortal{Device: old.Device}
 	s.options.Journal = fs.NewRecords(store{}, new(fs.Saved))
-	f, err := fs.TakeUp(s.options, &loaded)
+	f, err := fs.TakeUp(s.options, loaded)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	old.dead = true
 	s.fs = f
 	s.conn.Do(func() { s.conn.Attach(f) })
 	s.init()
+	return nil
 }

@@ -193,11 +193,12 @@ func Restore(o Options, s *Saved) (*FS, error) {
 	}
 	for i := range s.waits {
 		w := &s.waits[i]
-		restore := func() error { return f.restoreKey(&w.Request) }
 		if w.Via == lockspace.ViaOpen {
-			restore = func() error { return f.restoreOpening(w) }
+			err = f.restoreOpening(w)
+		} else {
+			err = f.restoreKey(&w.Request)
 		}
-		if err := restore(); err != nil {
+		if err != nil {
 			return nil, fmt.Errorf("wait %d: %w", w.ID, err)
 		}
 	}
@@ -307,7 +308,7 @@ func (f *FS) restoreNames(s *Saved) {
 // TakeUp returns the filesystem of a new connection with what [FS.Save] saved of
 // another. What it has is put into the journal. Leases begin anew: nobody could
 // renew one meanwhile. Processes are watched as before, unless they had numbers
-// of another pid namespace. Errors: [ErrRecord], or what is in the way of
+// of another pid namespace, or the pid was not written to its end. Errors: [ErrRecord], or what is in the way of
 // o.Lockspaces.
 func TakeUp(o Options, s *Saved) (*FS, error) {
 	for _, x := range []int{counterNode, counterEntry} {
@@ -336,8 +337,8 @@ func TakeUp(o Options, s *Saved) (*FS, error) {
 	}
 	elsewhere := s.pidNS != f.procs.Namespace()
 	for _, b := range s.bodies {
-		if b.Unclosed = 0; elsewhere {
-			b.Names = Identity{}
+		if elsewhere || b.Unclosed != 0 { // the number may be a part of one
+			b.Names, b.Unclosed = Identity{}, 0
 		}
 		f.journal.PutBody(b)
 	}

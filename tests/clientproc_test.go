@@ -97,7 +97,9 @@ func serveRequest(r *request, a *answer) (err error) {
 	path := string(r.Path)
 	switch r.Op {
 	case "open":
-		a.N, err = unix.Open(path, r.Flags|unix.O_CLOEXEC, r.Mode)
+		for again := true; again; again = err == unix.EINTR { // the runtime's own signals
+			a.N, err = unix.Open(path, r.Flags|unix.O_CLOEXEC, r.Mode)
+		}
 	case "osopen":
 		a.N, err = osOpen(path, r.Flags, os.FileMode(r.Mode))
 	case "close":

@@ -19,14 +19,11 @@
  * often that one who waited was overtaken. */
 
 #include "take.h"
+#include "children.h"
 #include "must.h"
 #include <dirent.h>
-#include <stdatomic.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 enum {
 	MAX_PROCESSES = 64, MAX_HELD = 1024,
@@ -620,10 +617,12 @@ static void make_name(void)
 	must(how == 0 ? rmdir(path) : unlink(path), "removal", path);
 }
 
-static void process_main(void)
+static void process_main(int number)
 {
+	me = number;
 	srand(getpid());
 	if (me == 0) {
+		first_pid = getpid();
 		take_held();
 		while (!atomic_load(&shared->stop))
 			check_held();
@@ -656,9 +655,6 @@ static void process_main(void)
 int main(int argc, char **argv)
 {
 	struct rlimit files;
-	pid_t parent = getpid();
-	int status;
-	double end;
 
 	if (argc != 5) {
 		fprintf(stderr, "usage: hammer PATH PROCESSES HELD SECONDS\n");
@@ -667,7 +663,6 @@ int main(int argc, char **argv)
 	prefix = argv[1];
 	processes = atoi(argv[2]);
 	held_locks = atoi(argv[3]);
-	end = now() + atof(argv[4]);
 	if (processes < 2 || processes > MAX_PROCESSES || held_locks < 1 || held_locks > MAX_HELD) {
 		fprintf(stderr, "too many processes or locks, or too few\n");
 		return 2;
@@ -677,38 +672,15 @@ int main(int argc, char **argv)
 	files.rlim_cur = files.rlim_max;
 	if (setrlimit(RLIMIT_NOFILE, &files) < 0)
 		fail("setrlimit");
-	shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (shared == MAP_FAILED)
-		fail("mmap");
+	shared = share(sizeof *shared);
 	for (int i = 0; i < processes; i++) {
-		pid_t pid = fork();
+		pid_t pid = spawn(process_main, i);
 
-		if (pid < 0)
-			fail("fork");
-		if (pid == 0) {
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			if (getppid() != parent)
-				_exit(2);
-			me = i;
-			if (i == 0)
-				first_pid = getpid();
-			process_main();
-		}
 		if (i == 0)
 			first_pid = pid;
 	}
-	for (;;) {
-		pid_t pid = waitpid(-1, &status, WNOHANG);
-
-		if (pid > 0 && status)
-			return 1; /* the others die with this one */
-		if (pid < 0)
-			break;
-		if (now() > end)
-			atomic_store(&shared->stop, 1);
-		if (pid == 0)
-			usleep(10000);
-	}
+	if (await_children(atof(argv[4]), &shared->ready, &shared->stop))
+		return 1;
 	printf("entries %ld refused %ld tried %ld broken %ld bodies %ld listings %ld checks %ld waited %ld overtaken %ld\n",
 	       shared->entries, shared->refused, shared->tried, shared->broken, shared->bodies, shared->listings,
 	       shared->checks, shared->waited, shared->overtaken);

@@ -14,12 +14,8 @@
  * order in which they got the lock. */
 
 #include "take.h"
-#include <signal.h>
-#include <stdatomic.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
+#include "children.h"
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <time.h>
 
 enum { MAX_WAITERS = 256, STORM_MS = 300 };
@@ -92,21 +88,6 @@ static void wait_in_line(int me)
 	atomic_fetch_sub(&shared->inside, 1);
 	lock(fd, F_UNLCK);
 	_exit(0);
-}
-
-static pid_t spawn(void (*main)(int), int arg)
-{
-	pid_t parent = getpid(), pid = fork();
-
-	if (pid < 0)
-		fail("fork");
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (getppid() != parent)
-			_exit(2);
-		main(arg);
-	}
-	return pid;
 }
 
 static void holder_main(int unused)
@@ -244,9 +225,7 @@ int main(int argc, char **argv)
 	}
 	kind = argv[1];
 	path = argv[2];
-	shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (shared == MAP_FAILED)
-		fail("mmap");
+	shared = share(sizeof *shared);
 	srand(getpid());
 	for (int i = 0; i < atoi(argv[4]); i++)
 		round_of(n, !strcmp(argv[5], "storm"));

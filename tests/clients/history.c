@@ -22,13 +22,9 @@
  * its file is closed then. */
 
 #include "take.h"
-#include <signal.h>
-#include <stdatomic.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
+#include "children.h"
 #include <sys/stat.h>
 #include <sys/time.h>
-#include <sys/wait.h>
 #include <time.h>
 
 enum { MAX_RECORDS = 100000, MAX_NAMES = 8, MAX_PROCESSES = 16, SLOTS = 2, CELLS = 5, WAIT_MICROS = 8000 };
@@ -285,7 +281,10 @@ static void one_call(void)
 
 static void interrupted(int sig) { (void)sig; }
 
-static void process_main(int me, unsigned seed)
+/* seed is the next process's. */
+static unsigned seed;
+
+static void process_main(int me)
 {
 	struct sigaction act = { .sa_handler = interrupted };
 	int dies = 0;
@@ -300,21 +299,6 @@ static void process_main(int me, unsigned seed)
 	if (dies)
 		kill(getpid(), SIGKILL);
 	_exit(0);
-}
-
-static pid_t spawn(int me, unsigned seed)
-{
-	pid_t parent = getpid(), pid = fork();
-
-	if (pid < 0)
-		fail("fork");
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (getppid() != parent)
-			_exit(2);
-		process_main(me, seed);
-	}
-	return pid;
 }
 
 static void print_record(const struct record *r)
@@ -333,7 +317,6 @@ int main(int argc, char **argv)
 {
 	pid_t pids[MAX_PROCESSES], pid;
 	int processes, calls, status;
-	unsigned seed;
 
 	if (argc != 6) {
 		fprintf(stderr, "usage: history PATH PROCESSES NAMES CALLS SEED\n");
@@ -349,12 +332,11 @@ int main(int argc, char **argv)
 		fprintf(stderr, "too many processes or names\n");
 		return 2;
 	}
-	shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (shared == MAP_FAILED)
-		fail("mmap");
+	shared = share(sizeof *shared);
 	for (int i = 0; i < processes; i++) {
 		shared->left[i] = calls;
-		pids[i] = spawn(i, seed++);
+		pids[i] = spawn(process_main, i);
+		seed++;
 	}
 	while ((pid = wait(&status)) > 0) {
 		int i = 0;
@@ -367,8 +349,10 @@ int main(int argc, char **argv)
 		}
 		shared->death[i]->end = now();
 		shared->death[i] = NULL;
-		if (shared->left[i] > 0)
-			pids[i] = spawn(i, seed++);
+		if (shared->left[i] > 0) {
+			pids[i] = spawn(process_main, i);
+			seed++;
+		}
 	}
 	for (int i = 0; i < shared->records; i++)
 		print_record(&shared->record[i]);

@@ -12,11 +12,7 @@
  * left at the end must come to his end, too. */
 
 #include "take.h"
-#include <signal.h>
-#include <stdatomic.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
+#include "children.h"
 #include <time.h>
 
 enum { MAX_PROCESSES = 64 };
@@ -84,21 +80,6 @@ static void live(int life)
 	_exit(0);
 }
 
-static pid_t spawn(int life)
-{
-	pid_t parent = getpid(), pid = fork();
-
-	if (pid < 0)
-		fail("fork");
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		if (getppid() != parent)
-			_exit(2);
-		live(life);
-	}
-	return pid;
-}
-
 int main(int argc, char **argv)
 {
 	pid_t pids[MAX_PROCESSES];
@@ -111,11 +92,11 @@ int main(int argc, char **argv)
 	}
 	path = argv[1];
 	processes = atoi(argv[2]);
-	shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (shared == MAP_FAILED || processes > MAX_PROCESSES)
-		fail("mmap");
+	if (processes > MAX_PROCESSES)
+		fail("too many processes");
+	shared = share(sizeof *shared);
 	for (int i = 0; i < processes; i++)
-		pids[i] = spawn(lives[i] = ++life);
+		pids[i] = spawn(live, lives[i] = ++life);
 	for (end = now() + atof(argv[3]); now() < end; killed++) {
 		int i = rand() % processes;
 
@@ -125,7 +106,7 @@ int main(int argc, char **argv)
 		waitpid(pids[i], &status, 0);
 		if (WIFEXITED(status))
 			bad = 1;
-		pids[i] = spawn(lives[i] = ++life);
+		pids[i] = spawn(live, lives[i] = ++life);
 	}
 	atomic_store(&shared->stop, 1);
 	while (wait(&status) > 0)

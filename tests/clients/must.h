@@ -4,8 +4,10 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -49,4 +51,28 @@ static double now(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return ts.tv_sec + ts.tv_nsec / 1e9;
+}
+
+/* await_children has the children of this process stop when they have been ready
+ * for so many seconds, and waits for all of them. It returns 1 at once if one has
+ * failed: the others die with this process. */
+static int await_children(double seconds, atomic_int *ready, atomic_int *stop)
+{
+	double end = 0;
+	int status;
+
+	for (;;) {
+		pid_t pid = waitpid(-1, &status, WNOHANG);
+
+		if (pid > 0 && status)
+			return 1;
+		if (pid < 0)
+			return 0;
+		if (!end && atomic_load(ready))
+			end = now() + seconds;
+		if (end && now() > end)
+			atomic_store(stop, 1);
+		if (pid == 0)
+			usleep(10000);
+	}
 }

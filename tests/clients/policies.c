@@ -17,14 +17,10 @@
  * policy was set. */
 
 #include "take.h"
+#include "children.h"
 #include "must.h"
 #include <poll.h>
-#include <stdatomic.h>
-#include <signal.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 enum { MAX_PROCESSES = 64, NAMES = 3 };
 
@@ -97,20 +93,13 @@ static void leave(struct inside *in, int writer)
 		wrong("somebody else was inside");
 }
 
-/* child runs in a process of its own, which ends as it says; it may be killed by
+/* in_child waits for a process in which something is run, which may be killed by
  * itself. */
-static void in_child(void (*run)(const char *, int), const char *path, int n)
+static void in_child(void (*run)(int), int n)
 {
 	int status;
-	pid_t pid = must(fork(), "fork", path);
 
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		srand(getpid());
-		run(path, n);
-		_exit(0);
-	}
-	must(waitpid(pid, &status, 0), "waitpid", path);
+	must(waitpid(spawn(run, n), &status, 0), "waitpid", "a child");
 	if (WIFEXITED(status) && WEXITSTATUS(status))
 		_exit(1);
 	if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL)
@@ -135,12 +124,14 @@ static void write_pid(int fd, const char *path)
 
 /* take_and_die takes a name, one way or the other, with the own pid in it, is
  * inside for a while, and dies without giving it back. */
-static void take_and_die(const char *path, int n)
+static void take_and_die(int n)
 {
+	const char *path = name("reap", "x", n);
 	char tmp[4200], text[64];
 	int fd;
 	double end = now() + LONGEST;
 
+	srand(getpid());
 	snprintf(tmp, sizeof tmp, "%s.%d", path, (int)getpid());
 	for (;;) {
 		if (rand() % 2) {
@@ -251,11 +242,11 @@ static void open_one(void)
 }
 
 /* die_with locks a file and dies. */
-static void die_with(const char *path, int n)
+static void die_with(int number)
 {
+	const char *path = name("grace", "own", number);
 	int fd = must(open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666), "open", path);
 
-	(void)n;
 	must(flock(fd, LOCK_EX), "flock", path);
 	raise(SIGKILL);
 }
@@ -267,7 +258,7 @@ static void await_grace(void)
 	double began;
 	int fd;
 
-	in_child(die_with, path, 0);
+	in_child(die_with, me);
 	began = now(); /* it died before */
 	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
 	if (fd < 0 && errno != EEXIST)
@@ -303,8 +294,9 @@ static void set_something(void)
 	must(rmdir(path), "rmdir", path);
 }
 
-static void process_main(void)
+static void process_main(int number)
 {
+	me = number;
 	srand(getpid());
 	while (!atomic_load(&shared->ready))
 		usleep(1000);
@@ -312,7 +304,7 @@ static void process_main(void)
 		int what = rand() % 100, n = rand() % NAMES;
 
 		if (what < 30)
-			in_child(take_and_die, name("reap", "x", n), n);
+			in_child(take_and_die, n);
 		else if (what < 34)
 			keep();
 		else if (what < 80)
@@ -353,9 +345,7 @@ static void remove_space(const char *space)
 
 int main(int argc, char **argv)
 {
-	int processes, status;
-	pid_t parent = getpid();
-	double end;
+	int processes;
 
 	if (argc != 4) {
 		fprintf(stderr, "usage: policies DIRECTORY PROCESSES SECONDS\n");
@@ -363,45 +353,21 @@ int main(int argc, char **argv)
 	}
 	directory = argv[1];
 	processes = atoi(argv[2]);
-	end = now() + atof(argv[3]);
 	if (processes < 1 || processes > MAX_PROCESSES) {
 		fprintf(stderr, "too many processes, or too few\n");
 		return 2;
 	}
-	shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (shared == MAP_FAILED)
-		fail("mmap");
+	shared = share(sizeof *shared);
 	must(mkdir(directory, 0777), "mkdir", directory);
 	make_space("reap", "hold", "name");
 	make_space("lease", "lease", "1s");
 	make_space("open", "hold", "open");
 	make_space("grace", "grace", "200ms");
-	for (int i = 0; i < processes; i++) {
-		pid_t pid = fork();
-
-		if (pid < 0)
-			fail("fork");
-		if (pid == 0) {
-			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			if (getppid() != parent)
-				_exit(2);
-			me = i;
-			process_main();
-		}
-	}
+	for (int i = 0; i < processes; i++)
+		spawn(process_main, i);
 	atomic_store(&shared->ready, 1);
-	for (;;) {
-		pid_t pid = waitpid(-1, &status, WNOHANG);
-
-		if (pid > 0 && status)
-			return 1; /* the others die with this one */
-		if (pid < 0)
-			break;
-		if (now() > end)
-			atomic_store(&shared->stop, 1);
-		if (pid == 0)
-			usleep(10000);
-	}
+	if (await_children(atof(argv[3]), &shared->ready, &shared->stop))
+		return 1;
 	remove_space("reap");
 	remove_space("lease");
 	remove_space("open");
