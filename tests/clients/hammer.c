@@ -69,6 +69,10 @@ static struct {
 		unsigned long token; /* 0: it has a body instead */
 	} held[MAX_HELD];
 
+	/* How many have done their last round: until all have, nobody gives back what
+	 * others try, or break. */
+	atomic_int done;
+
 	/* A lock of each process that the others may break. */
 	struct victim {
 		atomic_int state;
@@ -76,8 +80,10 @@ static struct {
 	} victims[MAX_PROCESSES];
 } *shared;
 
-/* States of a victim. */
-enum { NOTHING, TAKEN, BEING_BROKEN, BROKEN };
+/* States of a victim. Its process and who breaks it keep out of each other's way:
+ * it is the former's while it is NOTHING, IN_USE or BROKEN, the latter's while it is
+ * BEING_BROKEN, and anybody's to get while it is TAKEN. */
+enum { NOTHING, TAKEN, IN_USE, BEING_BROKEN, BROKEN };
 
 static const char *prefix;
 static int processes, held_locks;
@@ -441,10 +447,15 @@ static void be_victim(void)
 	case TAKEN: {
 		int taken = TAKEN;
 
-		must(fsync(victim_fd), "fsync", path);
-		if (chance(90) || !atomic_compare_exchange_strong(&v->state, &taken, NOTHING))
+		if (!atomic_compare_exchange_strong(&v->state, &taken, IN_USE))
 			break;
+		must(fsync(victim_fd), "fsync", path);
+		if (chance(90)) {
+			atomic_store(&v->state, TAKEN);
+			break;
+		}
 		must(close(victim_fd), "close", path);
+		atomic_store(&v->state, NOTHING);
 		break;
 	}
 	case BROKEN:
@@ -624,7 +635,7 @@ static void process_main(int number)
 	if (me == 0) {
 		first_pid = getpid();
 		take_held();
-		while (!atomic_load(&shared->stop))
+		while (atomic_load(&shared->done) < processes - 1)
 			check_held();
 		check_held();
 		_exit(0);
@@ -649,6 +660,9 @@ static void process_main(int number)
 		else
 			list(NULL);
 	}
+	atomic_fetch_add(&shared->done, 1);
+	while (atomic_load(&shared->done) < processes - 1)
+		usleep(1000);
 	_exit(0);
 }
 
