@@ -1,8 +1,10 @@
 package lockspace
 
+import "errors"
+
 // Try asks for a hold that is granted at once or not at all: a non-blocking
 // lock call, or the making of a name. Errors: [ErrHeld], [ErrGrace],
-// [ErrLookup], [ErrTokens], [ErrRange].
+// [ErrForeign], [ErrLookup], [ErrTokens], [ErrRange], the mirror's.
 func (t *Table) Try(r Request) error {
 	_, err := t.acquire(&r, 0)
 	return err
@@ -13,7 +15,7 @@ func (t *Table) Try(r Request) error {
 // tells how the wait ended, once, unless it is cancelled. In rare cases that
 // happens before Acquire returns. id is not 0 and not in use. Who makes a name
 // does not wait for it: that is for [Table.Try].
-// Errors: [ErrDeadlock], [ErrLookup], [ErrTokens], [ErrRange].
+// Errors: [ErrDeadlock], [ErrLookup], [ErrTokens], [ErrRange], the mirror's.
 func (t *Table) Acquire(r Request, id WaitID) (granted bool, err error) {
 	return t.acquire(&r, id)
 }
@@ -75,8 +77,17 @@ func (t *Table) request(l *lock, r *Request, id WaitID) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if blocked && id == 0 {
-		if l.grace {
+	if !blocked {
+		if err = t.cover(r); err != nil && !errors.Is(err, ErrForeign) {
+			return false, err
+		}
+		blocked = err != nil
+	}
+	if blocked && (id == 0 || r.Via.makes()) {
+		switch {
+		case err != nil:
+			return false, err
+		case l.grace:
 			return false, ErrGrace
 		}
 		return false, ErrHeld

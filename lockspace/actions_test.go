@@ -163,6 +163,19 @@ func (m *machine) Move(*rapid.T) {
 		want = ErrHeld
 	case dest.grace != 0:
 		want = ErrGrace
+	default:
+		node := l.claims[i].r.Party.File
+		for _, c := range l.claims {
+			r := c.r
+			if r.Key = to; c.r.ByName || c.r.Party.File == node {
+				r.Range = rangeOf(c.has)
+				if m.model.closed(to) {
+					want = ErrLookup
+				} else if m.model.keptOutside(&r) {
+					want = ErrForeign
+				}
+			}
+		}
 	}
 	if err := m.world.Move(from, to); !errors.Is(err, want) || want == nil && err != nil {
 		m.t.Fatalf("%v is moved to %v: %v, want %v", from, to, err, want)
@@ -412,4 +425,55 @@ func (m *machine) Drop(*rapid.T) {
 	}
 	m.world.drop(m.snapshots[0].watched)
 	m.snapshots = m.snapshots[1:]
+}
+
+// Stranger takes a lock outside of the table, if he can, or gives all back that
+// strangers have of it.
+func (m *machine) Stranger(*rapid.T) {
+	if m.world.mirror == nil {
+		return
+	}
+	k := rapid.SampledFrom(m.keys).Draw(m.t, "key")
+	if rapid.Bool().Draw(m.t, "takes") {
+		m.world.mirror.take(k, strange{cellsOf(m.someRange()), Mode(rapid.IntRange(0, 1).Draw(m.t, "mode"))})
+		return
+	}
+	if len(m.world.mirror.strangers[k]) > 0 {
+		delete(m.world.mirror.strangers, k)
+		m.world.Reconsider(k)
+		m.follow(direct{})
+	}
+}
+
+// Outside closes or opens the mirror of a lock.
+func (m *machine) Outside(*rapid.T) {
+	if m.world.mirror == nil {
+		return
+	}
+	k := rapid.SampledFrom(m.keys).Draw(m.t, "key")
+	if !m.world.mirror.closed[k] {
+		// Only what holds nothing and is not waited for is closed.
+		if len(m.model.lock(k).claims) == 0 && len(m.world.mirror.awaited[k]) == 0 {
+			m.world.mirror.closed[k] = true
+		}
+		return
+	}
+	delete(m.world.mirror.closed, k)
+	m.world.Reconsider(k)
+	m.follow(direct{})
+}
+
+// rangeOf returns the range that one run of cells is.
+func rangeOf(s cellSet) Range {
+	r := Range{Last: MaxOffset}
+	for !s[r.First] {
+		r.First++
+	}
+	for i := r.First; i < cells; i++ {
+		if !s[i] {
+			r.Last = i - 1
+			break
+		}
+	}
+	return r
 }

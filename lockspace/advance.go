@@ -1,5 +1,7 @@
 package lockspace
 
+import "errors"
+
 // advance grants every wait of l that is blocked by nothing any more, in the
 // order of the queue.
 //
@@ -8,6 +10,7 @@ package lockspace
 // lock: that one keeps everybody behind it, so the cost of a release does not
 // depend on the queue's length.
 func (t *Table) advance(l *lock) {
+	l.outside = false
 	if l.queued == l.absent {
 		return
 	}
@@ -22,14 +25,36 @@ func (t *Table) advance(l *lock) {
 		// began to wait when the lock was mixed already.
 		blocked, err := t.blocked(l, &w.Request, w.Place)
 		if !blocked && err == nil {
-			if t.promote(l, w) {
+			again, there := t.letIn(l, w)
+			if again {
 				next = l.first // those before it may go now: start anew
 			}
-			continue
+			if !there {
+				continue
+			}
 		}
 		if l.keepsAll(w) {
 			return
 		}
+	}
+}
+
+// letIn makes a wait a hold that nothing in the table blocks, if the mirror covers
+// it; a wait that the mirror refuses for good ends. It reports whether waits before
+// it may go now, and whether it is still there.
+func (t *Table) letIn(l *lock, w *wait) (again, there bool) {
+	switch err := t.cover(&w.Request); {
+	case err == nil:
+		return t.promote(l, w), false
+	case errors.Is(err, ErrForeign), errors.Is(err, ErrLookup):
+		l.outside = true
+		t.mirror.Await(&w.Request)
+		return false, true
+	default:
+		first := w.prev == nil
+		t.dequeue(l, w)
+		t.refused(w, err)
+		return !first, false
 	}
 }
 

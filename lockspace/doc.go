@@ -59,6 +59,14 @@
 // ([ResumeGrace]): the kernel restarts the call of a process that was stopped
 // and continued, as a new request. An absent wait keeps nobody waiting.
 //
+// # Outside
+//
+// A table may have a [Mirror]: locks outside of it that every hold has too, for
+// programs that do not ask the table. Whoever holds one of these is in the way
+// like a hold of the table: who tries gets [ErrForeign], who waits keeps the place
+// in the queue and goes on when the mirror says that it is worth another try. A
+// lock that goes from one holder to the next is never free outside in between.
+//
 // # Deadlock
 //
 // A cycle of POSIX fcntl waits fails with [ErrDeadlock]; see deadlock.go for

@@ -13,12 +13,16 @@ var (
 	// ErrGrace: nobody holds what is asked for, but nobody gets it either for
 	// now, see [Policy.Grace]. It is a kind of ErrHeld.
 	ErrGrace = fmt.Errorf("in grace after an abnormal end, as good as %w", ErrHeld)
+	// ErrForeign: nobody holds what is asked for in the table, but somebody does
+	// outside of it, see [Mirror]. It is a kind of ErrHeld.
+	ErrForeign = fmt.Errorf("held outside of the mount, as good as %w", ErrHeld)
 	// ErrDeadlock: waiting would close a cycle of POSIX fcntl waits (fcntl(2),
 	// EDEADLK).
 	ErrDeadlock = errors.New("waiting would be a deadlock")
 	// ErrLookup: the answer depends on something that has not been looked up:
-	// Party.Taker.Started of the request, or what [Processes] was asked for
-	// and did not know. The user looks it up and asks again.
+	// Party.Taker.Started of the request, what [Processes] was asked for and did
+	// not know, or what [Mirror] has to do first. The user looks it up, or has it
+	// done, and asks again.
 	ErrLookup = errors.New("process must be looked up first")
 	// ErrTokens: there is no fencing token for it at present, see [Tokens].
 	ErrTokens = errors.New("no fencing tokens are left")

@@ -145,6 +145,8 @@ type world struct {
 	ledger *ledger
 	heard  *heard
 	table  *Table
+	// mirror is the table's, nil if it has none.
+	mirror *outside
 	// policies are told to every table anew.
 	policies map[uint64]Policy
 	// snapshots are those under way.
@@ -188,6 +190,12 @@ func (w *world) crash() {
 	w.snapshots = nil // they die with it
 	w.table = Restore(w.env(), holds, slices.Collect(maps.Values(w.ledger.waits)), slices.Collect(maps.Values(w.ledger.graces)))
 	w.table.Listen(w.heard)
+	if w.mirror != nil {
+		w.table.Mirrored(w.mirror)
+		clear(w.mirror.settled)
+		clear(w.mirror.awaited)
+		w.table.ReconsiderAll()
+	}
 	w.check()
 	for dir, p := range w.policies {
 		w.SetPolicy(dir, p)
@@ -225,6 +233,9 @@ func (w *world) check() {
 		w.tb.Fatalf("the journal has the graces\n%v\nand the table\n%v", w.ledger.graces, graces)
 	}
 	w.heard.check(w.table)
+	if w.mirror != nil {
+		w.mirror.check(w.table)
+	}
 	w.checkSnapshots()
 }
 
@@ -388,6 +399,20 @@ func (w *world) Cancel(id WaitID) bool {
 func (w *world) Expire() {
 	w.tb.Helper()
 	w.table.Expire()
+	w.check()
+}
+
+// mirrored gives the table a mirror.
+func (w *world) mirrored() *outside {
+	w.mirror = newOutside(w.tb.Fatalf)
+	w.table.Mirrored(w.mirror)
+	return w.mirror
+}
+
+func (w *world) Reconsider(k Key) {
+	w.tb.Helper()
+	delete(w.mirror.awaited, k)
+	w.table.Reconsider(k)
 	w.check()
 }
 

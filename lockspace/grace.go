@@ -23,8 +23,7 @@ type Grace struct {
 // grace is a Grace with its end on the agenda.
 type grace struct {
 	Grace
-	end        *event
-	prev, next *grace // in the chain of all, the youngest first
+	end *event
 }
 
 // Graces returns every grace there is, in no order. The table must not be changed
@@ -67,9 +66,9 @@ func (t *Table) beginGrace(l *lock) {
 // addGrace adds a grace to the indexes.
 func (t *Table) addGrace(l *lock, r Grace) *grace {
 	g := &grace{Grace: r, end: &event{at: r.Until, lock: l}}
-	t.chainGrace(g)
 	t.graces[l.key] = g
 	l.grace = true
+	t.mark(l)
 	t.agenda.add(g.end)
 	return g
 }
@@ -78,7 +77,6 @@ func (t *Table) addGrace(l *lock, r Grace) *grace {
 func (t *Table) endGrace(l *lock) {
 	g := t.graces[l.key]
 	delete(t.graces, l.key)
-	t.unchainGrace(g)
 	l.grace = false
 	t.agenda.remove(g.end)
 	t.journal.DropGrace(g.ID)

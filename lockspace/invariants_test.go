@@ -265,22 +265,29 @@ func checkNames(t *Table) error {
 	return nil
 }
 
-// checkChains: every listing and every grace is in its chain, once, and no lock
+// checkChains: every listing is in its chain and every lock that may have waits alone, once, and no lock
 // counts as handed to a snapshot that has not begun.
 func checkChains(t *Table) error {
-	listings, graces := 0, 0
+	listings, marks := 0, 0
 	for l, prev := t.firstListing, (*directory)(nil); l != nil; prev, l = l, l.next {
 		if listings++; l.prev != prev {
 			return fmt.Errorf("the chain of listings is broken at its %d. link", listings)
 		}
 	}
-	for g, prev := t.firstGrace, (*grace)(nil); g != nil; prev, g = g, g.next {
-		if graces++; g.prev != prev || t.graces[g.Key] != g {
-			return fmt.Errorf("the chain of graces is broken at its %d. link", graces)
+	for m, prev := t.firstMark, (*mark)(nil); m != nil; prev, m = m, m.next {
+		if marks++; m.prev != prev || m.lock.mark != m || t.locks[m.lock.key] != m.lock {
+			return fmt.Errorf("the chain of marks is broken at its %d. link", marks)
 		}
 	}
-	if listings != len(t.listings) || graces != len(t.graces) {
-		return fmt.Errorf("%d listings and %d graces, in the chains are %d and %d", len(t.listings), len(t.graces), listings, graces)
+	for k, l := range t.locks {
+		if marked := l.mark != nil; marked != (l.grace || l.outside) {
+			return fmt.Errorf("lock %v is marked: %v, in grace: %v, waited for outside: %v", k, marked, l.grace, l.outside)
+		} else if marked {
+			marks--
+		}
+	}
+	if listings != len(t.listings) || marks != 0 {
+		return fmt.Errorf("%d listings, in the chain are %d; in the chain of marks are %d too many", len(t.listings), listings, marks)
 	}
 	for k, l := range t.locks {
 		if l.saved > t.lastSnapshot {
@@ -391,7 +398,8 @@ func checkLiveness(t *Table) error {
 		if w.isAbsent() {
 			continue
 		}
-		if blocked, err := t.blocked(t.locks[w.Key], &w.Request, w.Place); !blocked && err == nil {
+		l := t.locks[w.Key]
+		if blocked, err := t.blocked(l, &w.Request, w.Place); !blocked && err == nil && !l.outside {
 			return fmt.Errorf("wait %d of %v waits for nothing", id, w.Key)
 		}
 	}

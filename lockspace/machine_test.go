@@ -71,6 +71,9 @@ type machine struct {
 
 func newMachine(t *rapid.T, idioms []string) *machine {
 	w := newWorld(t)
+	if rapid.Bool().Draw(t, "mirror") {
+		w.mirrored()
+	}
 	m := &machine{
 		t:       t,
 		world:   w,

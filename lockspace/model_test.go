@@ -238,9 +238,24 @@ func (m *model) dependsOn(s *standing, r *Request) bool {
 	})
 }
 
-// mayGo: is r, behind some of the queue, kept by nothing? sure is false if
-// that could be otherwise after a look-up.
+// mayGo: is r, behind some of the queue, kept by nothing, outside of the table
+// too? sure is false if that could be otherwise after a look-up.
 func (m *model) mayGo(l *modelLock, r *Request, behind []*standing) (free, sure bool) {
+	free, sure = m.mayGoInside(l, r, behind)
+	return free && !m.keptOutside(r), sure
+}
+
+// keptOutside: does anybody outside hold what r asks for?
+func (m *model) keptOutside(r *Request) bool {
+	return m.world.mirror != nil && m.world.mirror.keepsOut(r)
+}
+
+// closed: can nothing be said about the outside for now?
+func (m *model) closed(k Key) bool { return m.world.mirror != nil && m.world.mirror.closed[k] }
+
+// mayGoInside: is r, behind some of the queue, kept by nothing? sure is false if
+// that could be otherwise after a look-up.
+func (m *model) mayGoInside(l *modelLock, r *Request, behind []*standing) (free, sure bool) {
 	if l.grace != 0 && !hasAlready(l, r) {
 		return false, true
 	}
@@ -273,7 +288,7 @@ func (m *model) first(l *modelLock) *standing {
 		if s.until != 0 {
 			continue
 		}
-		if free, _ := m.mayGo(l, &s.r, l.queue[:i]); free {
+		if free, _ := m.mayGo(l, &s.r, l.queue[:i]); free && !m.closed(s.r.Key) {
 			return s
 		}
 	}

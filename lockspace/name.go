@@ -30,7 +30,7 @@ func (l *lock) named() int {
 //
 // A from without a hold by name has nothing to move, which is no error. Errors:
 // [ErrHeld], [ErrGrace] of to; [ErrTokens], since the place in the listing is
-// one of their numbers. On an error nothing has changed.
+// one of their numbers; [ErrForeign], [ErrLookup] and others of the mirror. On an error nothing has changed.
 func (t *Table) Move(from, to Key) error {
 	l := t.locks[from]
 	if l == nil || l.named() < 0 || from == to {
@@ -47,13 +47,23 @@ func (t *Table) Move(from, to Key) error {
 		return ErrGrace
 	}
 	file := l.holds[l.named()].Party.File
+	goes := func(h *Hold) bool { return h.ByName || h.Party.File == file }
+	for _, h := range l.holds {
+		if r := h.Request; goes(h) {
+			r.Key = to
+			if err := t.cover(&r); err != nil {
+				t.settle(t.lock(to))
+				return err
+			}
+		}
+	}
 	dest := t.lock(to)
 	// The new place is behind all others of the directory, as if it were taken
 	// now.
 	dest.listed = t.tokens.Next()
 	t.listing(to.Dir).Add(dest.listed, dest)
 	for i := 0; i < len(l.holds); {
-		if h := l.holds[i]; !h.ByName && h.Party.File != file {
+		if !goes(l.holds[i]) {
 			i++
 			continue
 		}

@@ -22,7 +22,7 @@ func (m *machine) Request(*rapid.T) {
 	if rapid.IntRange(0, 2).Draw(m.t, "try") == 0 {
 		id = 0
 	}
-	if m.ask(&r, id) {
+	if m.fails(&r, id) || m.ask(&r, id) {
 		return
 	}
 	if id != 0 && rapid.Bool().Draw(m.t, "detour") {
@@ -59,6 +59,11 @@ func (m *machine) lookUp(r *Request) {
 		r.Party.Taker.Started = m.started[r.Party.Taker.Pid]
 	}
 	m.world.procs.lookUp()
+	if m.world.mirror != nil {
+		delete(m.world.mirror.closed, r.Key)
+		m.world.Reconsider(r.Key)
+		m.follow(direct{})
+	}
 }
 
 // Restart is a call that the kernel makes again after an interruption, as a
@@ -192,6 +197,16 @@ func (m *machine) expect(r *Request, id WaitID) (lookUp answer, want error) {
 	_, before := m.place(l, r)
 	behind := l.queue[:before]
 	free, sure := m.model.mayGo(l, r, behind)
+	if m.model.closed(r.Key) {
+		inside, certain := m.model.mayGoInside(l, r, behind)
+		switch {
+		case inside && certain:
+			return yes, nil
+		case inside || !certain:
+			lookUp = doubt
+		}
+		free, sure = inside, certain
+	}
 	if !sure {
 		lookUp = doubt
 		if kept, _ := m.model.inTheWay(l, r); kept != yes && id == 0 {
@@ -202,7 +217,7 @@ func (m *machine) expect(r *Request, id WaitID) (lookUp answer, want error) {
 	switch {
 	case free:
 		return lookUp, nil
-	case id == 0:
+	case id == 0 || r.Via.makes():
 		return lookUp, ErrHeld
 	}
 	if r.anonymous() {
@@ -231,4 +246,36 @@ func (m *machine) undecided(l *modelLock, r *Request, behind []*standing) answer
 		return yes
 	}
 	return doubt
+}
+
+// fails makes a request of which the mirror fails, if it would be asked about it,
+// now and then. It reports whether it did.
+func (m *machine) fails(r *Request, id WaitID) bool {
+	mirror := m.world.mirror
+	if mirror == nil || rapid.IntRange(0, 9).Draw(m.t, "fails") > 0 {
+		return false
+	}
+	if lookUp, want := m.expect(r, id); lookUp != no || want != nil || m.model.keptOutside(r) {
+		return false
+	}
+	l := m.model.lock(r.Key)
+	_, before := m.place(l, r)
+	if free, sure := m.model.mayGo(l, r, l.queue[:before]); !free || !sure {
+		return false
+	}
+	asked := *r
+	asked.complete()
+	mirror.broken = func(o *Request) bool { return *o == asked }
+	var err error
+	if id == 0 {
+		err = m.world.Try(*r)
+	} else {
+		_, err = m.world.Acquire(*r, id)
+	}
+	mirror.broken = nil
+	if !errors.Is(err, errOutside) {
+		m.t.Fatalf("%v for %v, of which the mirror fails", err, *r)
+	}
+	m.follow(direct{})
+	return true
 }

@@ -41,6 +41,11 @@ import (
 //	touches            its holds on the lock are renewed
 //	policy LEASE GRACE of all locks
 //	move L M           a directory is renamed
+//	mirror             from here on there is one
+//	stranger s|x [RANGE], stranger leaves
+//	                   somebody outside holds the lock, or gives all back
+//	mirror closed|opened|breaks|works
+//	                   it can say nothing within a step, or fails
 //	grace              how long the lock stays in grace
 //	pass 900ms, expire, next, shutdown, crash
 //	on M               at the end: on lock M; L if there is none
@@ -190,8 +195,40 @@ func (s *script) run(t *testing.T, words []string) string {
 	case "crash":
 		s.crash()
 		return ""
+	case "mirror", "stranger":
+		return s.outside(t, words, s.key(lock))
 	}
 	return s.act(t, words[0], words[1:], lock)
+}
+
+// outside does what happens outside of the table.
+func (s *script) outside(t *testing.T, words []string, k Key) string {
+	t.Helper()
+	switch strings.Join(words, " ") {
+	case "mirror":
+		s.mirrored()
+		return ""
+	case "mirror closed":
+		s.mirror.closed[k] = true
+		return ""
+	case "mirror opened":
+		delete(s.mirror.closed, k)
+	case "mirror breaks":
+		s.mirror.broken = func(*Request) bool { return true }
+	case "mirror works":
+		s.mirror.broken = nil
+		return ""
+	case "stranger leaves":
+		delete(s.mirror.strangers, k)
+	default:
+		r := s.parse(t, k, Party{}, append([]string{"flock"}, words[1:]...))
+		if !s.mirror.take(k, strange{cellsOf(r.Range), r.Mode}) {
+			return "held"
+		}
+		return "got"
+	}
+	s.Reconsider(k)
+	return ""
 }
 
 // act does what one party does.
@@ -315,6 +352,8 @@ func (s *script) outcome(granted bool, err error) string {
 	switch {
 	case errors.Is(err, ErrGrace):
 		return "grace"
+	case errors.Is(err, ErrForeign):
+		return "foreign"
 	case errors.Is(err, ErrHeld):
 		return "held"
 	case errors.Is(err, ErrDeadlock):

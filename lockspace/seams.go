@@ -103,6 +103,27 @@ type Observer interface {
 	Ended(Hold, Reason)
 }
 
+// Mirror has every hold outside of the table as well, for programs that do not
+// ask the table (design 1.6): what is granted was covered by it before. It is
+// called in the middle of a step, must not call the table and must not block. A
+// table need not have one, see [Table.Mirrored].
+type Mirror interface {
+	// Cover makes sure that the mirror has what a hold of r needs, before that is
+	// granted. If something else is then in r's way, it has that for nothing, and
+	// hears with Settled that it may give it back.
+	//
+	// Errors: [ErrForeign], who holds it is outside of the table; [ErrLookup], it
+	// takes something that is not for a step; any other is r's.
+	Cover(r *Request) error
+	// Await says that r waits after one of these two errors, and for nobody else.
+	// [Table.Reconsider] is to be called when it is worth another try. It is said
+	// again with each try.
+	Await(r *Request)
+	// Settled tells what is held of a lock at the end of a step on it. What the
+	// mirror has beyond that it may give back, once the step is recorded.
+	Settled(k Key, holds []*Hold)
+}
+
 // Journal receives every change of what must outlive the process (design
 // 2.2). The table keeps nothing worth keeping elsewhere: New and the records
 // that were put and not dropped make the same table again, see [Restore].

@@ -23,10 +23,11 @@ import (
 //     so one number tells which these are: those that began after it was last
 //     handed over, or made.
 //   - A lock that had a hold is in its directory's listing, at its place, until
-//     it changes; one that had present waits alone was in grace, and is until
-//     it changes. So Gather, which goes through the listings and the graces
-//     that there were, comes by every lock that did not change.
-//   - Listings and graces that are new are put before all others in their
+//     it changes; one that had present waits alone was in grace, or the mirror
+//     could not cover them: it was marked, and is until it changes. So Gather,
+//     which goes through the listings and the marks that there were, comes by
+//     every lock that did not change.
+//   - Listings and marks that are new are put before all others in their
 //     chains, where no snapshot comes by that is under way; one that ends
 //     moves the snapshots that are at it on.
 //
@@ -49,8 +50,8 @@ type Snapshot struct {
 	// all directories, else done is how many of dirs have been.
 	ahead *directory
 	done  int
-	// grace is the next grace to look at.
-	grace *grace
+	// mark is the next of the locks that may have waits alone.
+	mark *mark
 
 	holds pile[*Hold]
 	waits pile[Wait]
@@ -62,7 +63,7 @@ type Snapshot struct {
 // lock may have to copy its holds and waits before.
 func (t *Table) Snapshot(dirs ...uint64) *Snapshot {
 	t.lastSnapshot++
-	s := &Snapshot{Began: t.clock.Now(), t: t, number: t.lastSnapshot, grace: t.firstGrace}
+	s := &Snapshot{Began: t.clock.Now(), t: t, number: t.lastSnapshot, mark: t.firstMark}
 	if len(dirs) == 0 {
 		s.ahead = t.firstListing
 	} else {
@@ -88,10 +89,10 @@ func (s *Snapshot) Gather(n int) (complete bool) {
 			n = s.gatherListing(n)
 		case s.nextListing():
 			n--
-		case s.grace != nil:
-			g := s.grace
-			s.grace = g.next
-			n -= s.t.save(g.end.lock) + 1
+		case s.mark != nil:
+			m := s.mark
+			s.mark = m.next
+			n -= s.t.save(m.lock) + 1
 		default:
 			s.leave()
 			return true
@@ -152,7 +153,7 @@ func (s *Snapshot) leave() {
 	if t.snapshots = slices.Delete(t.snapshots, i, i+1); len(t.snapshots) == 0 {
 		t.snapshots = nil
 	}
-	s.t, s.at, s.ahead, s.grace = nil, nil, nil, nil
+	s.t, s.at, s.ahead, s.mark = nil, nil, nil, nil
 }
 
 // Holds returns the holds: those of one lock next to each other, oldest first;
@@ -242,27 +243,42 @@ func (t *Table) unchainListing(l *directory) {
 	}
 }
 
-// chainGrace and unchainGrace do the same for graces.
-func (t *Table) chainGrace(g *grace) {
-	if g.next = t.firstGrace; g.next != nil {
-		g.next.prev = g
-	}
-	t.firstGrace = g
+// mark is a lock that may have waits alone, in the chain of these, the youngest
+// first.
+type mark struct {
+	lock       *lock
+	prev, next *mark
 }
 
-func (t *Table) unchainGrace(g *grace) {
+// mark chains l, or takes it out of the chain, as it is now.
+func (t *Table) mark(l *lock) {
+	switch marked := l.grace || l.outside; {
+	case marked && l.mark == nil:
+		m := &mark{lock: l, next: t.firstMark}
+		if m.next != nil {
+			m.next.prev = m
+		}
+		t.firstMark, l.mark = m, m
+	case !marked && l.mark != nil:
+		t.unmark(l)
+	}
+}
+
+func (t *Table) unmark(l *lock) {
+	m := l.mark
+	l.mark = nil
 	for _, s := range t.snapshots {
-		if s.grace == g {
-			s.grace = g.next
+		if s.mark == m {
+			s.mark = m.next
 		}
 	}
-	if g.prev == nil {
-		t.firstGrace = g.next
+	if m.prev == nil {
+		t.firstMark = m.next
 	} else {
-		g.prev.next = g.next
+		m.prev.next = m.next
 	}
-	if g.next != nil {
-		g.next.prev = g.prev
+	if m.next != nil {
+		m.next.prev = m.prev
 	}
 }
 

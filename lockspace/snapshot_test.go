@@ -136,9 +136,9 @@ func (s *Snapshot) toCome() (locks []*lock) {
 			break
 		}
 	}
-	for g := c.grace; g != nil; g = g.next {
-		if s.isOf(g.Key.Dir) && !slices.Contains(locks, g.end.lock) {
-			locks = append(locks, g.end.lock)
+	for m := c.mark; m != nil; m = m.next {
+		if s.isOf(m.lock.key.Dir) && !slices.Contains(locks, m.lock) {
+			locks = append(locks, m.lock)
 		}
 	}
 	return locks

@@ -14,8 +14,8 @@ import (
 //   - A hold by name is the only one of its party by that name, and was alone
 //     when it was made.
 //   - A present wait conflicts with a hold, or with a present wait before it
-//     that it may not pass, or its lock is in grace; otherwise it would be a
-//     hold.
+//     that it may not pass, or its lock is in grace, or the mirror could not
+//     cover it when it was last asked; otherwise it would be a hold.
 //   - A lock is in locks exactly while it has a hold, a wait, present or
 //     absent, or grace; its name is in its directory's listing exactly while
 //     it has a hold.
@@ -29,6 +29,7 @@ type Table struct {
 	procs    Processes
 	observer Observer
 	journal  Journal
+	mirror   Mirror   // nil: none
 	listener Listener // nil: nobody
 
 	locks    map[Key]*lock
@@ -63,11 +64,11 @@ type Table struct {
 	walks uint64
 	stack []*wait
 	// snapshots are those under way; lastSnapshot is the number of the last that
-	// began. firstListing and firstGrace begin the chains that they go along.
+	// began. firstListing and firstMark begin the chains that they go along.
 	snapshots    []*Snapshot
 	lastSnapshot uint64
 	firstListing *directory
-	firstGrace   *grace
+	firstMark    *mark
 	// spare is a lock that was forgotten, to be used again.
 	spare *lock
 	// vacant is a directory whose listing may be empty; no other is.
@@ -103,6 +104,10 @@ type lock struct {
 	unsettled bool
 	// grace: nobody gets l; the table has a grace of its key then.
 	grace bool
+	// outside: a wait stands in the queue that the mirror could not cover.
+	outside bool
+	// mark: l is in the chain of those that may have waits alone.
+	mark *mark
 	// walked is the last walk that came by; it has gone through the queue up
 	// to the place upTo.
 	walked, upTo uint64
@@ -260,11 +265,15 @@ func (t *Table) unsettle(l *lock) {
 func (t *Table) settleOne(l *lock) {
 	l.unsettled = false
 	t.advance(l)
+	t.mark(l)
 	switch held := len(l.holds) > 0; {
 	case held && l.listed == 0:
 		panic("lockspace: held and not listed: " + l.key.Name)
 	case !held && l.listed != 0:
 		t.unlist(l)
+	}
+	if t.mirror != nil {
+		t.mirror.Settled(l.key, l.holds)
 	}
 	if l.queued == 0 {
 		l.tangled = false
