@@ -33,10 +33,12 @@ type Options struct {
 	Device    Device
 	Processes Processes
 	Ends      Ends
-	Clock     lockspace.Clock
-	Tokens    lockspace.Tokens
-	Journal   Journal
-	Log       *slog.Logger
+	// Mirror is nil if the locks are nowhere else.
+	Mirror  Mirror
+	Clock   lockspace.Clock
+	Tokens  lockspace.Tokens
+	Journal Journal
+	Log     *slog.Logger
 	// UID and GID own the root directory.
 	UID, GID uint32
 	// Policy is the root's.
@@ -86,6 +88,11 @@ type FS struct {
 	// asked are the threads that the table asked about in this attempt at a
 	// request, in vain.
 	asked []uint32
+	// mirror has the locks outside of the mount too, nil if nothing has; unopened
+	// are those of which the table asked in this attempt at a request and that
+	// have yet to be opened there.
+	mirror   Mirror
+	unopened []lockspace.Request
 	// touched are the nodes whose body may have lost its author in this step.
 	touched []*node
 	// lapsed are the holds by name that ended in this step while their name is
@@ -118,6 +125,7 @@ func New(o Options) (*FS, error) {
 	f := prepare(o)
 	f.table = lockspace.New(f.environment(o))
 	f.table.Listen(listener{f})
+	f.beginMirror()
 	now := f.clock.Now()
 	root := &file{FileRecord: FileRecord{
 		Ino: rootDir, Kind: directory, Mode: 0o777, UID: o.UID, GID: o.GID,
@@ -151,6 +159,7 @@ func prepare(o Options) *FS {
 		gatherings:    make(map[gatherKey]*gathering),
 		hints:         newHints(),
 		stream:        newStream(),
+		mirror:        o.Mirror,
 	}
 }
 
@@ -213,7 +222,7 @@ func (f *FS) EndStep() {
 	if len(f.vacated) > 0 || len(f.unwatched) > 0 {
 		go f.dev.Do(func() {}) // what was left to the next step
 	}
-	f.asked = f.asked[:0]
+	f.asked, f.unopened = f.asked[:0], f.unopened[:0]
 	f.clock.stop()
 }
 

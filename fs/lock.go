@@ -57,7 +57,7 @@ func (f *FS) lock(in *fuse.LkIn, wait bool) fuse.Status {
 // [lockspace.Table.Try], and of [lockspace.Table.Acquire] with wait; ErrShutdown
 // for who would have to wait when nobody may any more.
 func (f *FS) ask(r *lockspace.Request, unique uint64, wait bool) (granted bool, err error) {
-	f.asked = f.asked[:0]
+	f.asked, f.unopened = f.asked[:0], f.unopened[:0]
 	if wait && !f.closing {
 		return f.table.Acquire(*r, lockspace.WaitID(unique))
 	}
@@ -75,7 +75,9 @@ func (f *FS) lookUpForLock(r *lockspace.Request, unique uint64, wait bool) fuse.
 		place = f.table.Reserve()
 	}
 	threads := append([]uint32(nil), f.asked...)
+	open := f.openOutside()
 	f.lookUpAt(unique, place, func(x *facts) {
+		open(x)
 		if pid != 0 {
 			x.look(f.procs, pid)
 		}

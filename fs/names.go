@@ -78,7 +78,7 @@ func (f *FS) takeByName(in *fuse.InHeader, k lockspace.Key, via lockspace.Via, i
 			p.Started = started
 		}
 	}
-	return makeStatus(f.table.Try(lockspace.Request{
+	return f.makeOutside(in.Unique, f.table.Try(lockspace.Request{
 		Key:    k,
 		Party:  lockspace.Party{Handle: handle, File: ino, Taker: p, Opener: p, Opened: f.clock.Now()},
 		Via:    via,
@@ -273,7 +273,7 @@ func (f *FS) renameDirectory(in *fuse.RenameIn, from, to place, d *node, target 
 		return fuse.EPERM
 	}
 	if err := f.table.Move(from.key, to.key); err != nil {
-		return makeStatus(err)
+		return f.makeOutside(in.Unique, err)
 	}
 	if target != nil {
 		f.removeEntry(target)

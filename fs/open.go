@@ -101,7 +101,7 @@ func (f *FS) createLock(in *fuse.CreateIn, key lockspace.Key, p lockspace.Proces
 	err := f.table.Try(lockspace.Request{Key: key, Party: h.party(p), Via: lockspace.ViaExcl, Thread: in.Pid})
 	if err != nil {
 		f.close(h.ID)
-		return nil, makeStatus(err)
+		return nil, f.makeOutside(in.Unique, err)
 	}
 	f.touch(h.Node)
 	return h, fuse.OK

@@ -109,6 +109,8 @@ type facts struct {
 	content []byte
 	// conflict is the answer to F_GETLK.
 	conflict *conflict
+	// opened takes in what the detour has opened for the mirror.
+	opened []func()
 }
 
 func newFacts() *facts {
@@ -128,6 +130,7 @@ func (f *FS) Recall(found any, place uint64) {
 		f.facts.place = place
 		f.table.Reserved(place)
 	}
+	f.takeInOpened()
 }
 
 // lookUp sends the present request on a detour, to come back with what find

@@ -134,7 +134,12 @@ func (f *FS) restoreStreams(s *Saved) error {
 
 // TookOver counts this process, which has taken over. A step of its own, since the
 // requests that it found are to be carried out as if nobody had died.
-func (f *FS) TookOver() { f.journal.PutWorkers(f.stream.workers) }
+func (f *FS) TookOver() {
+	f.journal.PutWorkers(f.stream.workers)
+	if f.mirror != nil {
+		f.table.ReconsiderAll()
+	}
+}
 
 // recovered is the first thing that a process does which has taken over: when a
 // step ends, and so the answers of the process before have been repeated.

@@ -3,9 +3,16 @@ package lockspace
 // What the table does with its [Mirror], if it has one.
 
 // Mirrored gives the table a mirror, before the first step, for the locks of all
-// directories. That of a restored table has to hear what there is: see
-// [Table.ReconsiderAll].
-func (t *Table) Mirrored(m Mirror) { t.mirror = m }
+// directories. Of a restored table it hears what is held; who waits for somebody
+// outside is told by [Table.ReconsiderAll].
+func (t *Table) Mirrored(m Mirror) {
+	t.mirror = m
+	for k, l := range t.locks {
+		if len(l.holds) > 0 {
+			m.Settled(k, l.holds)
+		}
+	}
+}
 
 // cover has the mirror cover a request that nothing in the table blocks.
 func (t *Table) cover(r *Request) error {
@@ -22,11 +29,11 @@ func (t *Table) Reconsider(k Key) {
 	}
 }
 
-// ReconsiderAll looks at every lock: of a restored table, whose mirror has to hear
-// what is held, and who waits for it.
+// ReconsiderAll looks at every lock that somebody waits for: of a restored table,
+// whose mirror has to hear for whom it is to look out.
 func (t *Table) ReconsiderAll() {
-	for _, l := range t.locks {
-		t.unsettle(l)
+	for _, w := range t.waits {
+		t.unsettle(w.lock)
 	}
 	t.settleRest()
 }

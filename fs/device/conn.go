@@ -46,6 +46,9 @@ type Filesystem interface {
 	// EndStep is called when a step has done what it came for, before it is
 	// committed.
 	EndStep()
+	// Committed is called when it is, before its answers are sent. It changes
+	// nothing that a ledger keeps.
+	Committed()
 }
 
 // Conn is a connection to the kernel.
@@ -310,6 +313,8 @@ func (c *Conn) endStep(slot Slot, must bool, opcode uint32) {
 	must = must || slot != nil && len(c.detours) > 0
 	c.ledger.Commit(slot, c.answers, must)
 	c.crash("recorded", opcode)
+	c.fs.Committed()
+	c.crash("given back", opcode)
 	for _, b := range c.answers {
 		c.write(b)
 		c.crash("answered", opcode)

@@ -18,6 +18,8 @@ type noFilesystem struct{ Filesystem }
 
 func (noFilesystem) EndStep() {}
 
+func (noFilesystem) Committed() {}
+
 const envPanic = "LOCKFS_TEST_PANIC"
 
 // A step that panics ends the process. Until that has ended, no other step may
