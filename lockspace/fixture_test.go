@@ -191,9 +191,9 @@ func (w *world) crash() {
 	w.table = Restore(w.env(), holds, slices.Collect(maps.Values(w.ledger.waits)), slices.Collect(maps.Values(w.ledger.graces)))
 	w.table.Listen(w.heard)
 	if w.mirror != nil {
-		w.table.Mirrored(w.mirror)
 		clear(w.mirror.settled)
 		clear(w.mirror.awaited)
+		w.table.Mirrored(w.mirror)
 		w.table.ReconsiderAll()
 	}
 	w.check()
