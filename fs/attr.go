@@ -188,8 +188,8 @@ func (f *FS) resize(d *node, in *fuse.SetAttrIn, size uint64) fuse.Status {
 	if fh, ok := in.GetFh(); ok {
 		h = f.handles[fh]
 	}
-	if h != nil && h.Stale {
-		return errStale
+	if h != nil && h.gone() != fuse.OK {
+		return h.gone()
 	}
 	if h == nil {
 		// By path; through a descriptor open(2) has checked it.

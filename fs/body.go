@@ -22,8 +22,8 @@ func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fu
 	switch {
 	case h == nil:
 		return 0, fuse.EBADF
-	case h.Stale:
-		return 0, errStale
+	case h.gone() != fuse.OK:
+		return 0, h.gone()
 	case len(data) == 0:
 		return 0, fuse.OK
 	}

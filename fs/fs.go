@@ -282,7 +282,7 @@ func (o observer) Ended(h lockspace.Hold, why lockspace.Reason) {
 	if why == lockspace.Released || why == lockspace.Died {
 		return
 	}
-	o.f.makeStale(h.Party.Handle)
+	o.f.takenAway(h.Party.Handle, why)
 	o.f.tellHolder(&h) // poll(2) says something else now
 	if why == lockspace.Broken {
 		return

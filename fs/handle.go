@@ -41,12 +41,24 @@ func (h *handle) party(taker lockspace.Process) lockspace.Party {
 	return lockspace.Party{Handle: h.ID, File: h.Node, Taker: taker, Opener: h.Opener, Opened: h.Opened}
 }
 
-// makeStale marks the open file whose lock was taken away.
-func (f *FS) makeStale(id uint64) {
-	if h := f.handles[id]; h != nil && !h.Stale {
-		h.Stale = true
+// takenAway marks the open file whose lock was taken away, for a reason.
+func (f *FS) takenAway(id uint64, why lockspace.Reason) {
+	if h := f.handles[id]; h != nil && h.gone() == fuse.OK {
+		h.Stale, h.Lost = why != lockspace.Lost, why == lockspace.Lost
 		f.journal.PutHandle(&h.HandleRecord)
 	}
+}
+
+// gone is the status of what needs the lock of an open file from which it was
+// taken away: ESTALE, or EIO if its mirror was lost. It is OK for all others.
+func (h *handle) gone() fuse.Status {
+	switch {
+	case h.Lost:
+		return fuse.EIO
+	case h.Stale:
+		return errStale
+	}
+	return fuse.OK
 }
 
 // Release is the end of an open file: its last close, or the death of the last
@@ -120,8 +132,6 @@ func (f *FS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 		return fuse.OK
 	case h == nil:
 		return fuse.EBADF
-	case h.Stale:
-		return errStale
 	}
-	return fuse.OK
+	return h.gone()
 }

@@ -33,8 +33,9 @@ type HandleRecord struct {
 
 	// Of a file:
 
-	// Stale: a lock taken through it was taken away.
-	Stale bool
+	// Stale: a lock taken through it was taken away. Lost: it was lost with its
+	// mirror.
+	Stale, Lost bool
 	// Killed: the last process that closed it was ended by a signal.
 	Killed bool
 	// Truncate: the first write through it replaces what there is.

@@ -25,8 +25,8 @@ func (f *FS) lock(in *fuse.LkIn, wait bool) fuse.Status {
 	if h == nil {
 		return f.notALock(in.Fh)
 	}
-	if h.Stale {
-		return errStale
+	if h.gone() != fuse.OK {
+		return h.gone()
 	}
 	r := f.lockRequest(h, in)
 	if in.Lk.Typ == unix.F_UNLCK {
@@ -127,8 +127,8 @@ func (f *FS) GetLk(_ <-chan struct{}, in *fuse.LkIn, out *fuse.LkOut) fuse.Statu
 	if h == nil {
 		return f.notALock(in.Fh)
 	}
-	if h.Stale {
-		return errStale
+	if h.gone() != fuse.OK {
+		return h.gone()
 	}
 	if f.facts != nil && f.facts.conflict != nil {
 		c := f.facts.conflict
@@ -154,8 +154,7 @@ func (f *FS) GetLk(_ <-chan struct{}, in *fuse.LkIn, out *fuse.LkOut) fuse.Statu
 		return f.lookUpForLock(&r, in.Unique, false)
 	}
 	if !found {
-		out.Lk = in.Lk
-		out.Lk.Typ = unix.F_UNLCK
+		out.Lk = f.strangersLock(&r, in.Lk)
 		return fuse.OK
 	}
 	f.lookUp(in.Unique, func(x *facts) {

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/lockfs/lockfs/fs/device"
 	"github.com/lockfs/lockfs/lockspace"
@@ -172,4 +173,22 @@ func (f *FS) MirrorLost(k lockspace.Key, why error) {
 			f.table.EndHandle(k, h.Party.Handle, lockspace.Lost)
 		}
 	}
+}
+
+// strangersLock is the answer to F_GETLK where nobody on the mount is in the way:
+// who is outside, else that it is free.
+func (f *FS) strangersLock(r *lockspace.Request, lk fuse.FileLock) fuse.FileLock {
+	lk.Typ = unix.F_UNLCK
+	if f.mirror == nil || !(mirrored{f}).isMirrored(r) {
+		return lk
+	}
+	s, found := f.mirror.Test(r)
+	if !found {
+		return lk
+	}
+	lk = fuse.FileLock{Start: s.Range.First, End: s.Range.Last, Typ: unix.F_RDLCK, Pid: s.Pid}
+	if s.Mode == lockspace.Exclusive {
+		lk.Typ = unix.F_WRLCK
+	}
+	return lk
 }

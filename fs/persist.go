@@ -133,6 +133,7 @@ func (r *Records) PutHandle(h *HandleRecord) {
 	e.process(h.Opener)
 	e.instant(h.Opened)
 	e.flag(h.Stale)
+	e.flag(h.Lost)
 	e.flag(h.Truncate)
 	e.flag(h.Killed)
 	e.u64(h.ListTo)

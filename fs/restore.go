@@ -59,7 +59,7 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 	case kindHandle:
 		h := s.handles.new()
 		h.ID, h.Node, h.Opener, h.Opened = id, d.u64(), d.process(), d.instant()
-		h.Stale, h.Truncate, h.Killed = d.flag(), d.flag(), d.flag()
+		h.Stale, h.Lost, h.Truncate, h.Killed = d.flag(), d.flag(), d.flag(), d.flag()
 		h.ListTo, h.EntriesTo, h.Shown = d.u64(), d.u64(), d.u64()
 		h.PollID, h.Appended = d.u64(), d.u64()
 		return d.end("open file", id)

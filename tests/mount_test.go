@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -35,15 +36,16 @@ type Mount struct {
 	// the tests.
 	namespaces uintptr
 
-	argv   []string   // how the daemon was started
-	env    []string   // what it gets beside the tests' environment
-	lent   []*os.File // its descriptors from 3 on
-	cmd    *exec.Cmd
-	exited chan struct{} // closed when the daemon was reaped
-	stderr *logBuffer
-	watch  *watchdog
-	stop   sync.Once
-	killed bool // by Kill: no clean end is expected
+	wrapper []string   // what runs the daemon, as prlimit(1) does
+	argv    []string   // how the daemon was started
+	env     []string   // what it gets beside the tests' environment
+	lent    []*os.File // its descriptors from 3 on
+	cmd     *exec.Cmd
+	exited  chan struct{} // closed when the daemon was reaped
+	stderr  *logBuffer
+	watch   *watchdog
+	stop    sync.Once
+	killed  bool // by Kill: no clean end is expected
 }
 
 // mount starts `lockfs --backing none FLAGS DIR` as root on a fresh
@@ -108,7 +110,8 @@ func (m *Mount) mount(flags []string) {
 	if err := os.Chown(state, int(m.uid), int(m.gid)); err != nil {
 		t.Fatal(err)
 	}
-	argv := append([]string{m.program, "--backing", "none", "--log-level", "debug", "--state-dir", state}, flags...)
+	argv := append(slices.Clone(m.wrapper), m.program)
+	argv = append(append(argv, "--backing", "none", "--log-level", "debug", "--state-dir", state), flags...)
 	m.start(append(argv, m.Dir))
 	t.Cleanup(m.Stop)
 	m.awaitReady()

@@ -1,0 +1,256 @@
+package tests
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// 1.6: "Every hold is mirrored in the backing directory before it is granted.
+// Programs that never heard of lockfs and lock BACKING/NAME exclude users of the
+// mount, and are excluded by them."
+
+// backed is a mount with a backing directory.
+type backed struct {
+	*Mount
+	backing string
+}
+
+func mountBacked(t testing.TB, flags ...string) *backed {
+	t.Helper()
+	dir := t.TempDir()
+	return &backed{mount(t, append([]string{"--backing", dir}, flags...)...), dir}
+}
+
+// Behind returns the path of a name's file in the backing directory.
+func (b *backed) Behind(name string) string { return filepath.Join(b.backing, name) }
+
+// An exclusive hold, of whatever idiom, keeps every fcntl lock out, and a shared
+// one those that are exclusive; what is given back is free.
+func TestHoldsExcludeStrangers(t *testing.T) {
+	m := mountBacked(t)
+	a, stranger := newClient(t), newClient(t)
+	for _, way := range waysToHold {
+		t.Run(way.name, func(t *testing.T) {
+			name := strings.ReplaceAll(way.name, " ", "-")
+			fd := way.take(t, a, m.Path(name))
+			file := stranger.Open(m.Behind(name), unix.O_RDWR)
+			shared := strings.Contains(way.name, "shared")
+			want := map[int16]error{unix.F_RDLCK: unix.EAGAIN, unix.F_WRLCK: unix.EAGAIN}
+			if shared {
+				want[unix.F_RDLCK] = nil
+			}
+			for _, cmd := range []int{unix.F_SETLK, unix.F_OFD_SETLK} {
+				for kind, want := range want {
+					wantErr(t, fmt.Sprintf("command %d, kind %d", cmd, kind), stranger.Fcntl(file, cmd, lk(kind, 0, toEnd)), want)
+					wantErr(t, "unlock", stranger.Fcntl(file, cmd, un(0, toEnd)), nil)
+				}
+			}
+			wantErr(t, "close", a.Close(fd), nil)
+			wantErr(t, "when it is free", stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)), nil)
+			wantErr(t, "close", stranger.Close(file), nil)
+		})
+	}
+}
+
+// What strangers hold keeps users of the mount out, by whatever idiom, and by
+// exactly their bytes and mode.
+func TestStrangersExcludeHolds(t *testing.T) {
+	m := mountBacked(t)
+	a, stranger := newClient(t), newClient(t)
+	file := stranger.Open(m.Behind("x"), unix.O_RDWR|unix.O_CREAT)
+	wantErr(t, "the stranger's lock", stranger.Fcntl(file, unix.F_SETLK, wr(10, 10)), nil)
+	_, err := a.TryOpen(m.Path("x"), takeFlags)
+	wantErr(t, "O_EXCL", err, unix.EEXIST)
+	for name, call := range map[string]string{"link": "link", "symlink": "symlink"} {
+		if err := a.Name(call, 0, m.Path("other"), m.Path("x")); err == nil {
+			t.Errorf("%s got through", name)
+		}
+	}
+	fd := a.Open(m.Path("x"), openFlags)
+	wantErr(t, "flock", a.Flock(fd, unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+	wantErr(t, "fcntl, these bytes", a.Fcntl(fd, unix.F_SETLK, rd(0, 11)), unix.EAGAIN)
+	wantErr(t, "OFD, these bytes", a.Fcntl(fd, unix.F_OFD_SETLK, rd(19, 1)), unix.EAGAIN)
+	wantErr(t, "fcntl, those before", a.Fcntl(fd, unix.F_SETLK, wr(0, 10)), nil)
+	wantErr(t, "fcntl, those after", a.Fcntl(fd, unix.F_SETLK, wr(20, toEnd)), nil)
+	if got := a.GetLk(fd, wr(0, toEnd)); got.Type != unix.F_WRLCK || got.Start != 10 || got.Len != 10 || int(got.Pid) != stranger.Pid() {
+		t.Errorf("F_GETLK tells of %+v, want the stranger %d on bytes 10 to 19", got, stranger.Pid())
+	}
+	wantErr(t, "a downgrade", stranger.Fcntl(file, unix.F_SETLK, rd(10, 10)), nil)
+	wantErr(t, "fcntl, shared", a.Fcntl(fd, unix.F_SETLK, rd(0, toEnd)), nil)
+	wantErr(t, "fcntl, exclusive", a.Fcntl(fd, unix.F_SETLK, wr(0, toEnd)), unix.EAGAIN)
+	wantErr(t, "the stranger's end", stranger.Close(file), nil)
+	wantErr(t, "fcntl, exclusive, without him", a.Fcntl(fd, unix.F_SETLK, wr(0, toEnd)), nil)
+}
+
+// Who waits for a stranger gets in when he leaves, soon; and can be interrupted.
+func TestWaitsForStrangers(t *testing.T) {
+	m := mountBacked(t)
+	a, b, stranger := newClient(t), newClient(t), newClient(t)
+	file := stranger.Open(m.Behind("x"), unix.O_RDWR|unix.O_CREAT)
+	fd, other := a.Open(m.Path("x"), openFlags), b.Open(m.Path("x"), openFlags)
+	var took []time.Duration
+	for range 9 {
+		wantErr(t, "the stranger's lock", stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)), nil)
+		waits := a.StartFlock(fd, unix.LOCK_EX)
+		behind := b.StartFcntl(other, unix.F_SETLKW, wr(0, toEnd))
+		waits.MustBlock(t)
+		// It holds nothing else up.
+		wantErr(t, "another lock", b.Close(b.Open(m.Path("y"), takeFlags)), nil)
+		began := time.Now()
+		wantErr(t, "the stranger's unlock", stranger.Fcntl(file, unix.F_SETLK, un(0, toEnd)), nil)
+		wantErr(t, "flock", waits.Wait(t), nil)
+		took = append(took, time.Since(began))
+		wantErr(t, "flock", a.Flock(fd, unix.LOCK_UN), nil)
+		wantErr(t, "fcntl", behind.Wait(t), nil)
+		wantErr(t, "fcntl", b.Fcntl(other, unix.F_SETLK, un(0, toEnd)), nil)
+	}
+	if soon := middle(took); soon > 100*time.Millisecond {
+		t.Errorf("who waited got in %v after the stranger had left", soon)
+	} else {
+		t.Logf("in %v after the stranger has left", soon)
+	}
+	wantErr(t, "the stranger's lock", stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)), nil)
+	killed := newClient(t)
+	killed.StartFlock(killed.Open(m.Path("x"), openFlags), unix.LOCK_EX).MustBlock(t)
+	killed.Kill()
+	wantErr(t, "the stranger's unlock", stranger.Fcntl(file, unix.F_SETLK, un(0, toEnd)), nil)
+	eventually(t, answerLimit, func() bool {
+		return stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)) == nil
+	}, "who died before the stranger left holds nothing")
+}
+
+// Source document 002: two open the file, both lock it, one closes it: the first
+// still holds.
+func TestCloseOfAnotherFileGivesNothingBack(t *testing.T) {
+	m := mountBacked(t)
+	c, stranger := newClient(t), newClient(t)
+	first, second := c.Open(m.Path("foo"), openFlags), c.Open(m.Path("foo"), openFlags)
+	wantErr(t, "the first", c.Flock(first, unix.LOCK_EX|unix.LOCK_NB), nil)
+	wantErr(t, "the second", c.Flock(second, unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK)
+	wantErr(t, "close", c.Close(second), nil)
+	file := stranger.Open(m.Behind("foo"), unix.O_RDWR)
+	wantErr(t, "a stranger's lock", stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)), unix.EAGAIN)
+}
+
+// A stranger who is blocked in F_SETLKW on the backing file never gets in while
+// somebody holds the lock, whatever dies.
+func TestMirrorOutlivesWorkers(t *testing.T) {
+	m := mountBacked(t)
+	const names = 20
+	a, stranger := newClient(t), newClient(t)
+	var blocked []*Pending
+	var fds []int
+	for i := range names {
+		name := fmt.Sprint("lock", i)
+		way := waysToHold[i%len(waysToHold)]
+		fds = append(fds, way.take(t, a, m.Path(name)))
+		blocked = append(blocked, stranger.StartFcntl(stranger.Open(m.Behind(name), unix.O_RDWR), unix.F_OFD_SETLKW, wr(0, toEnd)))
+	}
+	h := startHammer(t, m.Mount)
+	end := time.Now().Add(hammerTime(t) / 4)
+	churn := newClient(t)
+	for i := 0; time.Now().Before(end); i++ {
+		fd := churn.Open(m.Path(fmt.Sprint("churn", i%5)), takeFlags)
+		wantErr(t, "close", churn.Close(fd), nil)
+		for n, p := range blocked {
+			if p.Done() {
+				t.Fatalf("a stranger has got lock%d, which is held, after %d deaths", n, h.kills)
+			}
+		}
+	}
+	h.Stop()
+	t.Logf("%d workers killed", h.kills)
+	for i, fd := range fds {
+		if err := a.Close(fd); err != nil {
+			t.Fatal(err)
+		}
+		wantErr(t, "the stranger's lock", blocked[i].Wait(t), nil)
+	}
+}
+
+// More names than a process can have open, one after the other.
+func TestManyMirroredNames(t *testing.T) {
+	m := newMount(t)
+	dir := t.TempDir()
+	m.wrapper = []string{"prlimit", "--nofile=1024:1024"}
+	m.mount([]string{"--backing", dir})
+	a := newClient(t)
+	for i := range 10_000 {
+		wantErr(t, "close", a.Close(a.Open(m.Path(fmt.Sprint("lock", i)), takeFlags)), nil)
+	}
+	for _, pid := range daemonPids(m) {
+		fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+		if err != nil || len(fds) > 600 {
+			t.Errorf("process %d has %d files open, %v", pid, len(fds), err)
+		}
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) != 10_000 {
+		t.Errorf("%d files in the backing directory, %v", len(files), err)
+	}
+}
+
+// middle returns the median.
+func middle(all []time.Duration) time.Duration {
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+// What is planted in the backing directory is not followed, does not hang anybody,
+// and nothing is granted on it.
+func TestPlantedFiles(t *testing.T) {
+	m := mountBacked(t)
+	a := newClient(t)
+	outside := filepath.Join(t.TempDir(), "outside")
+	if err := os.WriteFile(outside, []byte("data"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, plant := range map[string]func(path string) error{
+		"symlink":   func(path string) error { return os.Symlink(outside, path) },
+		"fifo":      func(path string) error { return syscall.Mkfifo(path, 0o666) },
+		"directory": func(path string) error { return os.Mkdir(path, 0o777) },
+		"device":    func(path string) error { return syscall.Mknod(path, syscall.S_IFCHR|0o666, 1<<8|5) },
+	} {
+		if err := plant(m.Behind(name)); err != nil {
+			t.Fatal(err)
+		}
+		fd, err := a.TryOpen(m.Path(name), takeFlags)
+		if err == nil {
+			t.Errorf("%s: O_EXCL was granted", name)
+			a.Close(fd)
+		}
+		fd = a.Open(m.Path(name), openFlags)
+		if err := a.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			t.Errorf("%s: flock was granted", name)
+		}
+		wantErr(t, "close", a.Close(fd), nil)
+	}
+	if b, err := os.ReadFile(outside); err != nil || string(b) != "data" {
+		t.Errorf("outside the backing directory there is %q, %v", b, err)
+	}
+}
+
+// A file that is replaced while its lock is held takes the mirror away: the holder
+// is told.
+func TestLostMirror(t *testing.T) {
+	m := mountBacked(t)
+	a, b := newClient(t), newClient(t)
+	fd := a.Open(m.Path("x"), takeFlags)
+	if err := os.Remove(m.Behind("x")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, answerLimit, func() bool { return a.Fsync(fd) == unix.EIO }, "the holder is told")
+	wantErr(t, "flock by who has lost it", a.Flock(fd, unix.LOCK_EX|unix.LOCK_NB), unix.EIO)
+	wantErr(t, "the next one's close", b.Close(b.Open(m.Path("x"), takeFlags)), nil)
+	wantErr(t, "close", a.Close(fd), nil)
+	if !strings.Contains(m.Stderr(), "why=lost") {
+		t.Error("the log does not say that a hold was lost")
+	}
+}
