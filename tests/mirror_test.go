@@ -254,3 +254,25 @@ func TestLostMirror(t *testing.T) {
 		t.Error("the log does not say that a hold was lost")
 	}
 }
+
+// Two daemons over one backing directory, and strangers who lock its files, are as
+// one table for exclusion, whatever workers die.
+func TestNeverTwoInsideOverTwoMounts(t *testing.T) {
+	first := mountBacked(t)
+	second := mount(t, "--backing", first.backing)
+	limit := hammerTime(t)
+	first.Deadline(limit + time.Minute)
+	second.Deadline(limit + time.Minute)
+	hammers := []*hammer{startHammer(t, first.Mount), startHammer(t, second)}
+	out, err := command(nil, program(t, "places"), "16", fmt.Sprint(limit.Seconds()), first.backing, first.Dir, second.Dir).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, h := range hammers {
+		h.Stop()
+	}
+	t.Logf("%d and %d workers killed: %s", hammers[0].kills, hammers[1].kills, out)
+	if strings.Contains(string(out)+" ", " 0 ") {
+		t.Errorf("it was too tame: %s", out)
+	}
+}

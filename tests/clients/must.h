@@ -36,6 +36,7 @@ static long must(long result, const char *call, const char *path)
 }
 
 /* must_fail fails unless a call failed with err. */
+__attribute__((unused))
 static void must_fail(long result, int err, const char *call, const char *path)
 {
 	if (result >= 0)
