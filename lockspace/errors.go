@@ -13,6 +13,9 @@ var (
 	// ErrGrace: nobody holds what is asked for, but nobody gets it either for
 	// now, see [Policy.Grace]. It is a kind of ErrHeld.
 	ErrGrace = fmt.Errorf("in grace after an abnormal end, as good as %w", ErrHeld)
+	// ErrForeign: nobody in the table holds what is asked for, but somebody
+	// outside of the mount does, see [Mirror]. It is a kind of ErrHeld.
+	ErrForeign = fmt.Errorf("held outside of the mount, as good as %w", ErrHeld)
 	// ErrDeadlock: waiting would close a cycle of POSIX fcntl waits (fcntl(2),
 	// EDEADLK).
 	ErrDeadlock = errors.New("waiting would be a deadlock")

@@ -120,6 +120,23 @@ type Journal interface {
 	DropGrace(GraceID)
 }
 
+// Mirror is told of what is held, and is asked before anything is: it has locks
+// of its own, outside, which follow the table's. All of its methods are called
+// in the middle of a step, must not block and must not call the table.
+type Mirror interface {
+	// Cover makes sure, before a hold of r is granted, that the mirror has what
+	// it needs. Errors: [ErrForeign], somebody outside holds it; [ErrLookup], it
+	// takes something that is not for a step (the file is not open): the user
+	// does it and asks again. With any other error the request fails.
+	Cover(r *Request) error
+	// Await: r waits, for somebody outside or for something that is not for a
+	// step. [Table.Reconsider] is to be called when it is worth asking again.
+	Await(r *Request)
+	// Settled tells what is held of a lock at the end of a step on it. What the
+	// mirror has beyond that it gives back when the step has been recorded.
+	Settled(k Key, holds []*Hold)
+}
+
 // Discard is a Journal for tables that need not outlive the process.
 type Discard struct{}
 
