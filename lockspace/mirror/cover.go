@@ -115,10 +115,17 @@ func (m *Mirror) take(f *file, part lockspace.Range, mode lockspace.Mode) error 
 		}
 		err = m.setlk(f.fd, typeOf(mode), part)
 	}
-	if err == nil {
-		f.have = f.have.with(part, mode)
+	if err != nil {
+		return err
 	}
-	return err
+	f.have = f.have.with(part, mode)
+	if len(f.awaits) > 0 && mode == lockspace.Exclusive {
+		// A shared wait need not wait for this, if it is of the same party.
+		for _, n := range f.names {
+			m.poll(n)
+		}
+	}
+	return nil
 }
 
 // stillThere reports whether n leads to its file. Errors: if that cannot be said.

@@ -132,3 +132,14 @@ func (f *foreigner) kill() {
 		f.cmd.Wait()
 	}
 }
+
+// said returns a channel that has something in it when f has answered.
+func (f *foreigner) said() <-chan struct{} {
+	c := make(chan struct{}, 1)
+	go func() {
+		if _, err := f.out.Peek(1); err == nil {
+			c <- struct{}{}
+		}
+	}()
+	return c
+}
