@@ -1,0 +1,95 @@
+package mirror
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/lockspace"
+)
+
+// Config is what a Mirror needs. Backing, Do, Reconsider, Path and Lost are
+// required.
+type Config struct {
+	Backing *Backing
+	// Keeper keeps the locks alive when this process dies. nil: nobody does.
+	Keeper Keeper
+	// Do runs a step, and then [Mirror.Recorded]: the mirror calls it from
+	// goroutines of its own, never in a step. It need not run it once
+	// [Mirror.Close] has been called.
+	Do func(step func())
+	// Reconsider has the table look at a lock again, see [lockspace.Mirror]. It
+	// is called in steps that the mirror begins with Do.
+	Reconsider func(lockspace.Key)
+	// Path returns the path beneath the backing directory of a lock's file,
+	// names with a slash between them. It is called in steps.
+	Path func(lockspace.Key) (string, error)
+	// Lost tells that what is held of a lock is not locked any more, and why: its
+	// holds must be ended ([lockspace.Lost]), soon, and until then nobody gets it.
+	// It is called once for a loss, in steps, and must not call the table.
+	Lost func(k lockspace.Key, why error)
+	// Cached is how many files are kept open that hold nothing, and Open how many
+	// are open in all. 0: as many as [Limits] says.
+	Cached, Open int
+}
+
+// Keeper is a process that keeps open files of this one, and so their locks. It is
+// used by several goroutines.
+type Keeper interface {
+	// Keep hands over an open file. From its return on, with nil, the file stays
+	// open when this process dies, until Drop; the next process gets it back with
+	// id and label, which is at most 300 bytes. It may wait for a second, and is
+	// called outside of steps.
+	Keep(id uint64, label []byte, fd int) error
+	// Drop: the file is not needed any more. It is called in steps and does not
+	// wait.
+	Drop(id uint64)
+}
+
+// noKeeper keeps nothing.
+type noKeeper struct{}
+
+func (noKeeper) Keep(uint64, []byte, int) error { return nil }
+func (noKeeper) Drop(uint64)                    {}
+
+// Errors, beside those of the calls that fail, which are [fs.PathError].
+var (
+	// ErrLimit: no more files can be open. It is an ENOLCK.
+	ErrLimit = fmt.Errorf("too many locks are mirrored at once (%w)", unix.ENOLCK)
+	// ErrReplaced is why a lock is lost whose name leads to another file.
+	ErrReplaced = errors.New("its backing file was removed or replaced")
+	// ErrTaken is why a lock is lost that somebody else got hold of while nobody
+	// kept it.
+	ErrTaken = errors.New("its backing file was locked by another meanwhile")
+)
+
+// Limits returns how many files a mirror keeps open, by how many the process may
+// have: 512 that hold nothing, or a quarter; three quarters in all.
+func Limits() (cached, open int) {
+	var rl unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &rl); err != nil {
+		rl.Cur = 1024
+	}
+	files := int(min(rl.Cur, 1<<30))
+	return min(512, files/4), files * 3 / 4
+}
+
+// How much is done at a time.
+const (
+	// maxThreads is how many threads wait in fcntl calls, and maxFileThreads how
+	// many of them on one file.
+	maxThreads     = 128
+	maxFileThreads = 8
+	// pollEvery is how often those are looked at that have no thread, pollBatch
+	// how many of them.
+	pollEvery = 20 * time.Millisecond
+	pollBatch = 128
+	// watchEvery is how often files that are held are looked at, watchBatch how
+	// many of them.
+	watchEvery = time.Second
+	watchBatch = 1024
+	// maxOpening is how many files are opened at once for those who wait.
+	maxOpening = 32
+)

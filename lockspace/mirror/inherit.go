@@ -1,0 +1,67 @@
+package mirror
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/lockspace"
+)
+
+// Taking over from a process that has died.
+
+// label returns what the keeper knows a file of k by: the directory's number in 8
+// bytes, the least first, and the name. It is a format that outlives the program.
+func label(k lockspace.Key) []byte {
+	return append(binary.LittleEndian.AppendUint64(nil, k.Dir), k.Name...)
+}
+
+func keyOf(label []byte) (k lockspace.Key, ok bool) {
+	if len(label) <= 8 {
+		return k, false
+	}
+	return lockspace.Key{Dir: binary.LittleEndian.Uint64(label), Name: string(label[8:])}, true
+}
+
+// Inherit takes in a file that the keeper has from another process, and its
+// locks, whatever they are. It is called for each of them in the first step, before
+// [Mirror.Settled] for each lock that is held; the step's Recorded makes the locks
+// what is held. The order of the files does not matter. With an error the file is
+// closed and the keeper told to forget it.
+func (m *Mirror) Inherit(id uint64, label []byte, fd int) error {
+	m.lastID = max(m.lastID, id)
+	m.restoring = true
+	m.files++
+	f := &file{fd: fd, id: id, more: true}
+	k, ok := keyOf(label)
+	if !ok {
+		m.closeFile(f)
+		return fmt.Errorf("mirror: file %d of the keeper has no name: %q", id, label)
+	}
+	var err error
+	if f.inode, err = regular(fd); err != nil {
+		m.closeFile(f)
+		return wrap("inherit", k.Name, err)
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		m.closeFile(f)
+		return wrap("inherit", k.Name, err)
+	}
+	f.readOnly = flags&unix.O_ACCMODE == unix.O_RDONLY
+	n := m.name(k)
+	if n.file != nil {
+		// The process died while it changed to a file that had replaced this
+		// one, or had opened one twice. Nothing was held through the other.
+		if n.file.id > id {
+			m.closeFile(f)
+			return nil
+		}
+		m.detach(n)
+	}
+	m.inodes[f.inode] = f
+	m.attach(n, f)
+	m.touch(f)
+	return nil
+}
