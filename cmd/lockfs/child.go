@@ -15,6 +15,8 @@ type worker struct {
 	process *os.Process
 	control *os.File
 	started time.Time
+	// mirror is the line for the mirror's files, nil if there is none.
+	mirror *mirrorLine
 	// messages and, when the process is gone as a whole, how it ended.
 	messages chan string
 	ended    chan *os.ProcessState
@@ -41,7 +43,7 @@ func newWorker(process *os.Process, control *os.File) *worker {
 }
 
 // startWorker starts a worker from a program, with descriptors from
-// workerDevice on.
+// workerDevice on; -1 is none.
 func startWorker(program string, args []string, fds ...int) (*worker, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

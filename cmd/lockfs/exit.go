@@ -9,15 +9,16 @@ import (
 // Exit codes. They are a contract: a number keeps its meaning.
 const (
 	exitOK         = 0
-	exitInternal   = 1 // an error that should not happen
-	exitUsage      = 2 // the command line
-	exitMountPoint = 3 // not a directory, cannot be made, a lockfs or a dead mount there, busy
-	exitPermission = 4 // the system refuses this user the mount
-	exitNoFUSE     = 5 // /dev/fuse is missing or cannot be opened
-	exitHelper     = 6 // fusermount3 is missing or refuses
-	exitTimeouts   = 7 // fs.fuse.default_request_timeout or max_request_timeout is set
-	exitState      = 8 // of a worker, to its keeper: it cannot use the state
-	exitStateDir   = 9 // the state directory cannot be used
+	exitInternal   = 1  // an error that should not happen
+	exitUsage      = 2  // the command line
+	exitMountPoint = 3  // not a directory, cannot be made, a lockfs or a dead mount there, busy
+	exitPermission = 4  // the system refuses this user the mount
+	exitNoFUSE     = 5  // /dev/fuse is missing or cannot be opened
+	exitHelper     = 6  // fusermount3 is missing or refuses
+	exitTimeouts   = 7  // fs.fuse.default_request_timeout or max_request_timeout is set
+	exitState      = 8  // of a worker, to its keeper: it cannot use the state
+	exitStateDir   = 9  // the state directory cannot be used
+	exitBacking    = 10 // the backing directory cannot be used
 )
 
 const exitHelp = `Exit codes:
@@ -33,6 +34,8 @@ const exitHelp = `Exit codes:
      fs.fuse.default_request_timeout, fs.fuse.max_request_timeout)
   9  the state directory cannot be used: cannot be made or written to, in use by
      another lockfs
+ 10  the backing directory cannot be used: missing, not a directory, permission
+     denied
 `
 
 // exitCode returns the code for an error of starting.
@@ -47,6 +50,7 @@ func exitCode(err error) int {
 		{device.ErrHelper, exitHelper},
 		{device.ErrTimeouts, exitTimeouts},
 		{errStateDir, exitStateDir},
+		{errBacking, exitBacking},
 	} {
 		if errors.Is(err, k.kind) {
 			return k.code

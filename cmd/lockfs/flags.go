@@ -16,6 +16,7 @@ type config struct {
 	logLevel   slog.Level
 	version    bool
 	stateDir   string
+	backing    string // "" for the directory that the mount covers
 	policy     policy
 	help       string // the text, if asked for
 
@@ -47,7 +48,8 @@ func parse(args []string) (config, error) {
 	flags := pflag.NewFlagSet("lockfs", pflag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.SortFlags = false
-	backing := flags.String("backing", "none", "directory whose files mirror the locks; only `none` is supported so far")
+	flags.StringVar(&c.backing, "backing", defaultBacking, "`directory` whose files mirror the locks, which may be MOUNTPOINT, for the one that\n"+
+		"the mount covers; 'none' mirrors nothing")
 	flags.BoolVar(&c.allowOther, "allow-other", false, "let other users in (root always does; needs user_allow_other in /etc/fuse.conf)")
 	flags.StringVar(&c.stateDir, "state-dir", "", "`directory` for what outlives a reboot (fencing tokens) and a restart;\n"+
 		"'none' keeps nothing (default /var/lib/lockfs/MOUNTPOINT, of an ordinary user\n~/.local/state/lockfs/MOUNTPOINT)")
@@ -55,7 +57,7 @@ func parse(args []string) (config, error) {
 	flags.StringArrayVar(&c.policy.spaces, "space", nil, "`NAME[:KEY=VALUE,...]`, a directory in the root that is there from the beginning, and\n"+
 		"does what the root does but for these")
 	options := flags.StringArrayP("options", "o", nil, "the same as mount options, `OPTION,...`, as in fstab(5): KEY=VALUE,\n"+
-		"space=NAME[:KEY=VALUE:...], allow_other, state-dir=DIRECTORY, log-level=LEVEL")
+		"space=NAME[:KEY=VALUE:...], allow_other, backing=DIRECTORY, state-dir=DIRECTORY,\nlog-level=LEVEL")
 	level := flags.String("log-level", "info", "`level` of what is logged: debug, info, warn, error")
 	flags.BoolVar(&c.version, "version", false, "print the version and exit")
 	flags.BoolVar(&c.worker, "worker", false, "")
@@ -80,8 +82,8 @@ func parse(args []string) (config, error) {
 	if c.version {
 		return c, nil
 	}
-	if *backing != "none" {
-		return c, fmt.Errorf("--backing %s: mirroring is not supported yet, only '--backing none'", *backing)
+	if c.worker && !flags.Changed("backing") {
+		c.backing = noBacking // its keeper is of a version that knew no other
 	}
 	for _, text := range *options {
 		if err := c.setOptions(text, level); err != nil {

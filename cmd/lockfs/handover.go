@@ -30,6 +30,8 @@ type handover struct {
 	Format  int    `json:"format"`
 	Dir     string `json:"dir"`
 	MountID uint64 `json:"mount_id"`
+	// Backing is the path of the backing directory, "" if there is none.
+	Backing string `json:"backing,omitempty"`
 	// Score is the oom_score_adj that workers get.
 	Score string `json:"score,omitempty"`
 	// Worker is the process id of a worker that is there to stay, 0 for none.
@@ -38,8 +40,19 @@ type handover struct {
 	Descriptors map[string]int `json:"descriptors,omitempty"`
 }
 
-// handoverFormat is the present one.
-const handoverFormat = 1
+// Formats. Programs that know the second know the first too.
+const (
+	formatPlain   = 1
+	formatBacking = 2 // with a backing directory, and perhaps the mirror's files
+)
+
+// format returns what this keeper leaves.
+func (k *keeper) format() int {
+	if k.backing != nil {
+		return formatBacking
+	}
+	return formatPlain
+}
 
 // envHandover names the handover of an execve.
 const envHandover = "LOCKFS_HANDOVER"
@@ -51,6 +64,11 @@ const (
 	fdUnder    = "under"
 	fdStateDir = "state-dir"
 	fdControl  = "control"
+	fdBacking  = "backing"
+	// Of an execve only: the socket of a mirrorLine, and a list of its files.
+	fdMirror      = "mirror"
+	fdMirrorFiles = "mirror-files"
+
 	fdHandover = "handover" // what the others are; for the service manager
 )
 
@@ -59,6 +77,9 @@ func (k *keeper) kept() map[string]int {
 	fds := map[string]int{fdDevice: k.mount.FD, fdState: k.memory, fdUnder: int(k.mount.Under.Fd())}
 	if k.dir != nil {
 		fds[fdStateDir] = int(k.dir.File().Fd())
+	}
+	if k.backing != nil {
+		fds[fdBacking] = int(k.backing.Fd())
 	}
 	return fds
 }
@@ -94,8 +115,8 @@ func parseHandover(text []byte, fds map[string]int) (*inherited, error) {
 	if err := json.Unmarshal(text, &in.handover); err != nil {
 		return nil, fmt.Errorf("what the last keeper left is not understood: %w", err)
 	}
-	if in.Format != handoverFormat {
-		return nil, fmt.Errorf("what the last keeper left is of format %d, this program has %d", in.Format, handoverFormat)
+	if in.Format != formatPlain && in.Format != formatBacking {
+		return nil, fmt.Errorf("what the last keeper left is of format %d, this program has %d", in.Format, formatBacking)
 	}
 	in.fds = in.Descriptors
 	if fds != nil {
@@ -123,6 +144,7 @@ func adopt(c config, in *inherited, k *keeper) {
 	if c.mountPoint != "" && c.mountPoint != in.Dir {
 		k.log.Warn("the mount that is there goes on, not the one of the command line", "mountpoint", in.Dir, "asked", c.mountPoint)
 	}
+	line := k.adoptMirror(in)
 	if in.Worker == 0 {
 		return
 	}
@@ -131,10 +153,15 @@ func adopt(c config, in *inherited, k *keeper) {
 	control, ok := in.fds[fdControl]
 	if err != nil || !ok {
 		k.log.Error("the worker is lost; the next one waits until it is gone", "worker", in.Worker, "err", err)
+		line.finish()
 		return
 	}
 	k.worker = newWorker(process, os.NewFile(uintptr(control), "control"))
 	k.worker.serving, k.worker.settled, k.ready = true, true, true
+	if line != nil {
+		k.worker.mirror = line
+		line.resume()
+	}
 }
 
 // giveToManager has the service manager keep the mount, if it does such things.
@@ -146,7 +173,7 @@ func (k *keeper) giveToManager() {
 	for name, fd := range k.kept() {
 		k.manager.store(name, fd)
 	}
-	text, err := json.Marshal(handover{Format: handoverFormat, Dir: k.mount.Dir, MountID: k.mount.ID, Score: k.score})
+	text, err := json.Marshal(k.handover())
 	if err == nil {
 		var fd int
 		if fd, err = unix.MemfdCreate("lockfs-handover", unix.MFD_CLOEXEC); err == nil {
@@ -159,6 +186,15 @@ func (k *keeper) giveToManager() {
 	if err != nil {
 		k.log.Warn("nothing is kept for another keeper", "err", err)
 	}
+}
+
+// handover returns what is left in any case, beside the descriptors.
+func (k *keeper) handover() handover {
+	h := handover{Format: k.format(), Dir: k.mount.Dir, MountID: k.mount.ID, Score: k.score}
+	if k.backing != nil {
+		h.Backing = k.backing.Name()
+	}
+	return h
 }
 
 // takeFromManager has it forget the mount, which has ended.
@@ -178,8 +214,8 @@ const examineTime = 10 * time.Second
 // examine asks the program on disk whether it could be the keeper: whether it
 // understands the command line and the handover. A keeper that fails after the
 // execve would take the mount with it.
-func examine(program string) error {
-	args := append([]string{fmt.Sprintf("--could-keep=%d", handoverFormat)}, os.Args[1:]...)
+func examine(program string, format int) error {
+	args := append([]string{fmt.Sprintf("--could-keep=%d", format)}, os.Args[1:]...)
 	cmd := exec.Command(program, args...)
 	cmd.Env = workerEnvironment()
 	cmd.WaitDelay = examineTime
@@ -196,10 +232,14 @@ func examine(program string) error {
 func (k *keeper) become() error {
 	fds := k.kept()
 	fds[fdControl] = int(k.worker.control.Fd())
-	text, err := json.Marshal(handover{
-		Format: handoverFormat, Dir: k.mount.Dir, MountID: k.mount.ID, Score: k.score,
-		Worker: k.worker.process.Pid, Descriptors: fds,
-	})
+	undo, err := k.leaveMirror(fds)
+	if err != nil {
+		return err
+	}
+	defer undo()
+	left := k.handover()
+	left.Worker, left.Descriptors = k.worker.process.Pid, fds
+	text, err := json.Marshal(left)
 	if err != nil {
 		return err
 	}
@@ -263,8 +303,8 @@ func workerEnvironment() []string {
 
 // couldKeep answers examine.
 func couldKeep(format string) int {
-	if format != strconv.Itoa(handoverFormat) {
-		fmt.Fprintf(os.Stderr, "lockfs: cannot take over from a keeper of format %s, this program has %d\n", format, handoverFormat)
+	if n, err := strconv.Atoi(format); err != nil || n < formatPlain || n > formatBacking {
+		fmt.Fprintf(os.Stderr, "lockfs: cannot take over from a keeper of format %s, this program has %d\n", format, formatBacking)
 		return exitUsage
 	}
 	return exitOK

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lockfs/lockfs/fs/device"
 	"github.com/lockfs/lockfs/state"
 )
@@ -32,6 +34,10 @@ type keeper struct {
 	mount  *device.MountPoint
 	memory int        // descriptor
 	dir    *state.Dir // nil: nothing is kept on disk
+	// backing is the directory of the mirror and mirror its open files, nil if
+	// there is none.
+	backing *os.File
+	mirror  *mirrorStore
 	// first are the tokens of a new mount.
 	first reservation
 
@@ -90,6 +96,13 @@ func newKeeper(c config, hangups, stops chan os.Signal, log *slog.Logger, flush 
 	if err != nil {
 		_ = place.Close()
 		return nil, stateDirError(err)
+	}
+	if k.backing, err = openBacking(c.backing, place.Dir()); err != nil {
+		_ = place.Close()
+		return nil, err
+	}
+	if k.backing != nil {
+		k.mirror = newMirrorStore(log)
 	}
 	if k.memory, err = state.Create(slots); err != nil {
 		_ = place.Close()
@@ -239,7 +252,7 @@ func (k *keeper) served() {
 		return
 	}
 	w := k.worker
-	go func() { k.examined <- examination{w, examine(k.program)} }()
+	go func() { k.examined <- examination{w, examine(k.program, k.format())} }()
 }
 
 // replace has the program that is on disk now take over: as the worker first,
@@ -330,20 +343,42 @@ func (k *keeper) ownOnDisk() bool {
 
 // startFrom starts a worker from a program.
 func (k *keeper) startFrom(program string) error {
-	fds, stateDir := []int{k.mount.FD, k.memory}, noStateDir
+	if k.worker != nil {
+		// All that it had opened goes to the next one.
+		k.worker.mirror.finish()
+		k.worker.mirror = nil
+	}
+	fds := [...]int{workerDevice - workerDevice: k.mount.FD, workerState - workerDevice: k.memory,
+		workerDir - workerDevice: -1, workerBacking - workerDevice: -1, workerMirror - workerDevice: -1}
+	stateDir := noStateDir
 	if k.dir != nil {
-		fds, stateDir = append(fds, int(k.dir.File().Fd())), ""
+		fds[workerDir-workerDevice], stateDir = int(k.dir.File().Fd()), ""
+	}
+	var line *mirrorLine
+	if k.mirror != nil {
+		var theirs int
+		var err error
+		if line, theirs, err = k.mirror.lineTo(); err != nil {
+			return err
+		}
+		defer unix.Close(theirs)
+		fds[workerBacking-workerDevice], fds[workerMirror-workerDevice] = int(k.backing.Fd()), theirs
 	}
 	args := []string{
 		"--worker", "--oom-score=" + k.score, "--log-level=" + k.config.logLevel.String(),
 		fmt.Sprintf("--mount-id=%d", k.mount.ID), fmt.Sprintf("--kept=%t", k.manager.keepsDescriptors()),
-		fmt.Sprintf("--failures=%d", k.failures), "--state-dir=" + stateDir,
+		fmt.Sprintf("--failures=%d", k.failures), "--state-dir=" + stateDir, "--backing=" + backingName(k.backing),
 		fmt.Sprintf("--first-token=%d", k.first.used), fmt.Sprintf("--reserved=%d", k.first.onDisk),
 	}
 	args = append(append(args, k.config.policy.flags()...), "--", k.mount.Dir)
-	w, err := startWorker(program, args, fds...)
+	w, err := startWorker(program, args, fds[:]...)
 	if err != nil {
+		line.finish()
 		return err
+	}
+	if line != nil {
+		w.mirror = line
+		line.begin()
 	}
 	k.worker = w
 	k.log.Debug("worker started", "worker", w.process.Pid)

@@ -80,6 +80,8 @@ func (c *config) setOptions(text string, level *string) error {
 			c.allowOther = true
 		case key == "state-dir":
 			c.stateDir = value
+		case key == "backing":
+			c.backing = value
 		case key == "log-level":
 			*level = value
 		case slices.Contains(meaningless, option) || strings.HasPrefix(option, "x-") || key == "comment":

@@ -29,6 +29,8 @@ const (
 	workerDevice  = 4 // /dev/fuse, mounted
 	workerState   = 5 // the memory file
 	workerDir     = 6 // the state directory, unless --state-dir=none
+	workerBacking = 7 // the backing directory, unless --backing=none
+	workerMirror  = 8 // the mirror's open files, as above
 )
 
 // Messages between keeper and worker. One is one packet on a socket.
@@ -43,11 +45,16 @@ const (
 
 // workerProcess is the worker.
 type workerProcess struct {
-	config     config
-	log        *slog.Logger
-	crash      *crashPoints
-	control    *os.File
-	dir        *state.Dir // nil: nothing is kept on disk
+	config  config
+	log     *slog.Logger
+	crash   *crashPoints
+	control *os.File
+	dir     *state.Dir // nil: nothing is kept on disk
+	// backing is the directory of the mirror and mirror its open files, nil if
+	// there is none. The open directory is shared with the keeper and all other
+	// workers, and so is the place that it is read at.
+	backing    *os.File
+	mirror     *mirrorFiles
 	memory     *state.Memory
 	conn       *device.Conn
 	filesystem *fs.FS
@@ -121,6 +128,15 @@ func (w *workerProcess) takeOver() error {
 		return err
 	}
 	took.end("claim")
+	if w.config.backing != noBacking {
+		var err error
+		w.backing = os.NewFile(workerBacking, w.config.backing)
+		if w.mirror, err = inheritMirrorFiles(workerMirror, w.log); err != nil {
+			return err
+		}
+		w.log.Debug("mirroring", "backing", w.config.backing, "inherited", len(w.mirror.Inherited()))
+		took.end("inherit")
+	}
 	if w.memory, err = state.Open(workerState, w.crash.memory()); err != nil {
 		return err
 	}
@@ -348,11 +364,14 @@ func restoreOOMScore(score string) error {
 
 // closeOnExec keeps the descriptors of a worker to itself.
 func closeOnExec(c config) {
-	last := workerDir
-	if c.stateDir == noStateDir {
-		last = workerState
+	fds := []int{workerControl, workerDevice, workerState}
+	if c.stateDir != noStateDir {
+		fds = append(fds, workerDir)
 	}
-	for fd := workerControl; fd <= last; fd++ {
+	if c.backing != noBacking {
+		fds = append(fds, workerBacking, workerMirror)
+	}
+	for _, fd := range fds {
 		unix.CloseOnExec(fd)
 	}
 }
