@@ -9,6 +9,7 @@ import (
 
 	"github.com/lockfs/lockfs/fs/device"
 	"github.com/lockfs/lockfs/lockspace"
+	"github.com/lockfs/lockfs/lockspace/mirror"
 )
 
 // Device is what the filesystem needs of its connection; [device.Conn] is the
@@ -33,8 +34,8 @@ type Options struct {
 	Device    Device
 	Processes Processes
 	Ends      Ends
-	// Mirror is nil if the locks are nowhere else.
-	Mirror  Mirror
+	// Backing is nil if the locks are nowhere else.
+	Backing *Backing
 	Clock   lockspace.Clock
 	Tokens  lockspace.Tokens
 	Journal Journal
@@ -90,9 +91,10 @@ type FS struct {
 	asked []uint32
 	// mirror has the locks outside of the mount too, nil if nothing has; unopened
 	// are those of which the table asked in this attempt at a request and that
-	// have yet to be opened there.
-	mirror   Mirror
+	// have yet to be opened there; lost are those that it does not have any more.
+	mirror   *mirror.Mirror
 	unopened []lockspace.Request
+	lost     []lostMirror
 	// touched are the nodes whose body may have lost its author in this step.
 	touched []*node
 	// lapsed are the holds by name that ended in this step while their name is
@@ -125,7 +127,7 @@ func New(o Options) (*FS, error) {
 	f := prepare(o)
 	f.table = lockspace.New(f.environment(o))
 	f.table.Listen(listener{f})
-	f.beginMirror()
+	f.beginMirror(o.Backing)
 	now := f.clock.Now()
 	root := &file{FileRecord: FileRecord{
 		Ino: rootDir, Kind: directory, Mode: 0o777, UID: o.UID, GID: o.GID,
@@ -159,7 +161,6 @@ func prepare(o Options) *FS {
 		gatherings:    make(map[gatherKey]*gathering),
 		hints:         newHints(),
 		stream:        newStream(),
-		mirror:        o.Mirror,
 	}
 }
 
@@ -214,6 +215,7 @@ func (f *FS) Counts() Counts {
 // EndStep does what is left of a step when its request has been carried out.
 func (f *FS) EndStep() {
 	f.recovered()
+	f.endLost()
 	f.removeLapsed()
 	f.removeVacated()
 	f.dropBodies()

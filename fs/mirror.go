@@ -2,46 +2,61 @@ package fs
 
 import (
 	"errors"
-	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"github.com/lockfs/lockfs/fs/device"
 	"github.com/lockfs/lockfs/lockspace"
+	"github.com/lockfs/lockfs/lockspace/mirror"
 )
 
-// Mirror has the locks of the mount outside of it too, for programs that do not use
-// it (design 1.6); *mirror.Mirror is the one there is. All methods are called in
-// steps.
-type Mirror interface {
-	lockspace.Mirror
-	// Open returns what opens the file of a lock, by its path below the backing
-	// directory, for a user, so that [lockspace.Mirror.Cover] can tell. It is
-	// called outside of steps, and what it returns then within one.
-	Open(k lockspace.Key, path string, uid, gid uint32) (open func() (takeIn func()))
-	// Recorded is called when a step is recorded: what it has ended may be free
-	// outside from then on.
-	Recorded()
-	// Test returns somebody outside who keeps a request from being granted, as
-	// far as that can be told within a step.
-	Test(r *lockspace.Request) (Stranger, bool)
+// The locks of the mount outside of it, for programs that do not use it (design
+// 1.6): the table's mirror has them on the files of a backing directory.
+
+// Backing is where the locks of a mount are mirrored.
+type Backing struct {
+	Dir *mirror.Backing
+	// Keeper has the mirror's open files, and so their locks, if this process
+	// dies, and Inherited are those that it has from the process before.
+	Keeper    mirror.Keeper
+	Inherited []Inherited
 }
 
-// Stranger is who holds a lock outside of the mount.
-type Stranger struct {
-	Mode  lockspace.Mode
-	Range lockspace.Range
-	// Pid is his process, 0 if that cannot be told.
-	Pid uint32
+// Inherited is an open file that a process before this one gave to the Keeper.
+type Inherited struct {
+	ID    uint64
+	Label []byte
+	FD    int
 }
 
 // mirrored is the table's mirror: it leaves out what is not mirrored.
 type mirrored struct{ f *FS }
 
-func (f *FS) beginMirror() {
-	if f.mirror != nil {
-		f.table.Mirrored(mirrored{f})
+// beginMirror gives the table its mirror, if it is to have one.
+func (f *FS) beginMirror(b *Backing) {
+	if b == nil {
+		return
+	}
+	f.mirror = mirror.New(mirror.Config{
+		Backing:    b.Dir,
+		Keeper:     b.Keeper,
+		Do:         f.dev.Do,
+		Reconsider: f.table.Reconsider,
+		Path:       f.outsidePath,
+		Lost:       f.mirrorLost,
+	})
+	for _, x := range b.Inherited {
+		if err := f.mirror.Inherit(x.ID, x.Label, x.FD); err != nil {
+			f.log.Error("a backing file of the process before cannot be used", "err", err)
+		}
+	}
+	f.table.Mirrored(mirrored{f})
+	missing := f.mirror.Missing()
+	for _, p := range missing {
+		p.Run()
+		// What is lost by that is said by mirrorLost.
+		_ = f.mirror.Adopt(p)
 	}
 }
 
@@ -53,15 +68,20 @@ func (m mirrored) isMirrored(r *lockspace.Request) bool {
 	return dir != nil && !dir.file.holdsByName() && !dir.file.isRemoved() && r.Via != lockspace.ViaMkdir
 }
 
-// Cover notes what is to be opened for a request, for the detour that follows.
+// Cover notes what is to be opened for a request, for the detour that follows. If
+// that failed, so does the request.
 func (m mirrored) Cover(r *lockspace.Request) error {
 	if !m.isMirrored(r) {
 		return nil
 	}
 	err := m.f.mirror.Cover(r)
-	if errors.Is(err, lockspace.ErrLookup) {
-		m.f.unopened = append(m.f.unopened, *r)
+	if err != lockspace.ErrLookup {
+		return err
 	}
+	if x := m.f.facts; x != nil && x.notOpened[r.Key] != nil {
+		return x.notOpened[r.Key]
+	}
+	m.f.unopened = append(m.f.unopened, *r)
 	return err
 }
 
@@ -91,29 +111,38 @@ func (m mirrored) Settled(k lockspace.Key, holds []*lockspace.Hold) {
 // openOutside returns what opens, on a detour, what has yet to be opened outside
 // for the present request.
 func (f *FS) openOutside() func(*facts) {
-	var opens []func() func()
+	var all []*mirror.Preparation
 	for i := range f.unopened {
-		r := &f.unopened[i]
-		opens = append(opens, f.mirror.Open(r.Key, f.outsidePath(r.Key), r.Party.Taker.UID, r.Party.Taker.GID))
+		all = append(all, f.mirror.Prepare(&f.unopened[i]))
+	}
+	keys := make([]lockspace.Key, len(all))
+	for i := range f.unopened {
+		keys[i] = f.unopened[i].Key
 	}
 	f.unopened = f.unopened[:0]
 	return func(x *facts) {
-		x.opened = nil
-		for _, open := range opens {
-			x.opened = append(x.opened, open())
+		for _, p := range all {
+			p.Run()
+		}
+		x.takeIn = func() {
+			for i, p := range all {
+				if err := f.mirror.Adopt(p); err != nil {
+					if x.notOpened == nil {
+						x.notOpened = make(map[lockspace.Key]error)
+					}
+					x.notOpened[keys[i]] = err
+				}
+			}
 		}
 	}
 }
 
 // takeInOpened takes in what a detour has opened outside.
 func (f *FS) takeInOpened() {
-	if f.facts == nil {
-		return
+	if f.facts != nil && f.facts.takeIn != nil {
+		f.facts.takeIn()
+		f.facts.takeIn = nil
 	}
-	for _, takeIn := range f.facts.opened {
-		takeIn()
-	}
-	f.facts.opened = nil
 }
 
 // makeOutside is makeStatus for a call whose name may have yet to be opened
@@ -127,20 +156,22 @@ func (f *FS) makeOutside(unique uint64, err error) fuse.Status {
 	return device.Parked
 }
 
-// outsidePath returns the path of a lock below the backing directory. It is empty
-// for what is in a directory that has been removed.
-func (f *FS) outsidePath(k lockspace.Key) string {
+// errRemoved is why a lock has no place outside.
+var errRemoved = errors.New("its directory has been removed")
+
+// outsidePath returns the path of a lock below the backing directory.
+func (f *FS) outsidePath(k lockspace.Key) (string, error) {
 	path := k.Name
 	for dir := k.Dir; dir != rootDir; {
 		d := f.nodes.get(dir)
 		if d == nil || len(d.file.entries) == 0 {
-			return ""
+			return "", errRemoved
 		}
 		e := d.file.entries[0]
 		path = e.Name + "/" + path
 		dir = e.Dir
 	}
-	return strings.TrimPrefix(path, "/")
+	return path, nil
 }
 
 // Committed gives back outside what the step has ended.
@@ -150,29 +181,39 @@ func (f *FS) Committed() {
 	}
 }
 
-// MirrorFreed looks again at a lock for which somebody waits who was kept out from
-// outside. Within a step.
-func (f *FS) MirrorFreed(k lockspace.Key) { f.table.Reconsider(k) }
+// lostMirror is a lock of which the mirror is lost.
+type lostMirror struct {
+	key lockspace.Key
+	why error
+}
 
-// MirrorLost ends the holds of a lock that are not mirrored any more. Within a
-// step.
-func (f *FS) MirrorLost(k lockspace.Key, why error) {
-	var lost []*lockspace.Hold
-	for h := range f.table.Holds(k) {
-		if (mirrored{f}).isMirrored(&h.Request) {
-			lost = append(lost, h)
+// mirrorLost has the holds of a lock ended that are not mirrored any more, when
+// the step ends, or if it has ended, in one of its own.
+func (f *FS) mirrorLost(k lockspace.Key, why error) {
+	f.lost = append(f.lost, lostMirror{k, why})
+	go f.dev.Do(func() {})
+}
+
+func (f *FS) endLost() {
+	for _, l := range f.lost {
+		var lost []*lockspace.Hold
+		for h := range f.table.Holds(l.key) {
+			if (mirrored{f}).isMirrored(&h.Request) {
+				lost = append(lost, h)
+			}
+		}
+		if len(lost) > 0 {
+			f.log.Error("the mirror of a lock is lost, and with it its holds", "path", f.path(l.key), "holds", len(lost), "err", l.why)
+		}
+		for _, h := range lost {
+			if h.ByName {
+				f.table.EndHold(h.ID, lockspace.Lost)
+			} else {
+				f.table.EndHandle(l.key, h.Party.Handle, lockspace.Lost)
+			}
 		}
 	}
-	if len(lost) > 0 {
-		f.log.Error("the mirror of a lock is lost, and with it its holds", "path", f.path(k), "holds", len(lost), "err", why)
-	}
-	for _, h := range lost {
-		if h.ByName {
-			f.table.EndHold(h.ID, lockspace.Lost)
-		} else {
-			f.table.EndHandle(k, h.Party.Handle, lockspace.Lost)
-		}
-	}
+	f.lost = f.lost[:0]
 }
 
 // strangersLock is the answer to F_GETLK where nobody on the mount is in the way:
@@ -182,11 +223,11 @@ func (f *FS) strangersLock(r *lockspace.Request, lk fuse.FileLock) fuse.FileLock
 	if f.mirror == nil || !(mirrored{f}).isMirrored(r) {
 		return lk
 	}
-	s, found := f.mirror.Test(r)
-	if !found {
+	s, found, _, err := f.mirror.Probe(r.Key)
+	if err != nil || !found || !s.Range.Overlaps(r.Range) || s.Mode == lockspace.Shared && r.Mode == lockspace.Shared {
 		return lk
 	}
-	lk = fuse.FileLock{Start: s.Range.First, End: s.Range.Last, Typ: unix.F_RDLCK, Pid: s.Pid}
+	lk = fuse.FileLock{Start: s.Range.First, End: s.Range.Last, Typ: unix.F_RDLCK, Pid: uint32(s.Pid)}
 	if s.Mode == lockspace.Exclusive {
 		lk.Typ = unix.F_WRLCK
 	}

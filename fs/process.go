@@ -109,8 +109,10 @@ type facts struct {
 	content []byte
 	// conflict is the answer to F_GETLK.
 	conflict *conflict
-	// opened takes in what the detour has opened for the mirror.
-	opened []func()
+	// takeIn takes in what the detour has opened outside, and notOpened is why
+	// something could not be.
+	takeIn    func()
+	notOpened map[lockspace.Key]error
 }
 
 func newFacts() *facts {

@@ -204,7 +204,6 @@ func Restore(o Options, s *Saved) (*FS, error) {
 	}
 	f.table = lockspace.Restore(f.environment(o), holds, s.waits, s.graces)
 	f.table.Listen(listener{f})
-	f.beginMirror()
 	for _, x := range files {
 		if x.Kind == directory && x.Policy != (Policy{}) {
 			f.applyPolicy(x)
@@ -219,6 +218,7 @@ func Restore(o Options, s *Saved) (*FS, error) {
 		}
 	}
 	f.restoreNames(s)
+	f.beginMirror(o.Backing)
 	return f, nil
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/lockfs/lockfs/fs"
 	"github.com/lockfs/lockfs/fs/device"
+	"github.com/lockfs/lockfs/lockspace/mirror"
 	"github.com/lockfs/lockfs/state"
 )
 
@@ -166,6 +167,7 @@ func (w *workerProcess) takeOver() error {
 		Program:   version,
 		State:     state.Version,
 		Ends:      watcher,
+		Backing:   w.backedBy(),
 	}
 	if options.Policy, options.Lockspaces, err = w.config.policy.parse(); err != nil {
 		return err
@@ -223,6 +225,18 @@ func (w *workerProcess) takeOver() error {
 	took.end("resume")
 	w.log.Debug("took over", append(took.each, "processor", processorTime())...)
 	return nil
+}
+
+// backedBy is what the filesystem mirrors its locks with, nil if it does not.
+func (w *workerProcess) backedBy() *fs.Backing {
+	if w.backing == nil {
+		return nil
+	}
+	b := &fs.Backing{Dir: mirror.NewBacking(int(w.backing.Fd())), Keeper: w.mirror}
+	for _, f := range w.mirror.Inherited() {
+		b.Inherited = append(b.Inherited, fs.Inherited(f))
+	}
+	return b
 }
 
 // phases are how long each part of taking over took, for the log.
