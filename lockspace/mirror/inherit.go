@@ -60,7 +60,6 @@ func (m *Mirror) Inherit(id uint64, label []byte, fd int) error {
 		}
 		m.detach(n)
 	}
-	m.inodes[f.inode] = f
 	m.attach(n, f)
 	m.touch(f)
 	return nil
