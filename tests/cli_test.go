@@ -19,6 +19,7 @@ const (
 	exitHelper     = 6
 	exitTimeouts   = 7
 	exitStateDir   = 9
+	exitBacking    = 10
 )
 
 func TestVersion(t *testing.T) {
@@ -143,6 +144,19 @@ var (
 			codes: []int{exitStateDir}, mention: []string{"$DIR/s", "others may write"}},
 		{name: "a state directory in use", prepare: `mkdir $DIR/m $DIR/s; exec 9<$DIR/s; flock 9`, args: []string{"--state-dir", "$DIR/s", "$DIR/m"},
 			codes: []int{exitStateDir}, mention: []string{"$DIR/s", "in use"}},
+
+		{name: "a backing directory that is missing", args: []string{"--backing", "$DIR/b", "$DIR/m"},
+			codes: []int{exitBacking}, mention: []string{"$DIR/b", "no such file", "--backing"}},
+		{name: "a backing directory that is a file", prepare: `touch $DIR/b`, args: []string{"-o", "backing=$DIR/b", "$DIR/m"},
+			codes: []int{exitBacking}, mention: []string{"$DIR/b", "not a directory", "--backing"}},
+		{name: "a backing directory that is a FIFO", prepare: `mkfifo $DIR/b`, args: []string{"--backing", "$DIR/b", "$DIR/m"},
+			codes: []int{exitBacking}, mention: []string{"$DIR/b", "not a directory"}},
+		{name: "a backing directory that one may not read", prepare: `mkdir $DIR/b $DIR/m; chown 1 $DIR/m; chmod 711 $DIR/b`, user: aliceIs,
+			args:  []string{"--backing", "$DIR/b", "$DIR/m"},
+			codes: []int{exitBacking}, mention: []string{"$DIR/b", "permission denied"}},
+		{name: "a backing directory that one may not enter", prepare: `mkdir $DIR/b $DIR/m; chown 1 $DIR/m; chmod 744 $DIR/b`, user: aliceIs,
+			args:  []string{"--backing", "$DIR/b", "$DIR/m"},
+			codes: []int{exitBacking}, mention: []string{"$DIR/b", "permission denied"}},
 	}
 )
 

@@ -348,11 +348,10 @@ func (k *keeper) startFrom(program string) error {
 		k.worker.mirror.finish()
 		k.worker.mirror = nil
 	}
-	fds := [...]int{workerDevice - workerDevice: k.mount.FD, workerState - workerDevice: k.memory,
-		workerDir - workerDevice: -1, workerBacking - workerDevice: -1, workerMirror - workerDevice: -1}
-	stateDir := noStateDir
+	const first = workerDevice
+	fds, stateDir := [workerMirror - first + 1]int{k.mount.FD, k.memory, -1, -1, -1}, noStateDir
 	if k.dir != nil {
-		fds[workerDir-workerDevice], stateDir = int(k.dir.File().Fd()), ""
+		fds[workerDir-first], stateDir = int(k.dir.File().Fd()), ""
 	}
 	var line *mirrorLine
 	if k.mirror != nil {
@@ -362,7 +361,7 @@ func (k *keeper) startFrom(program string) error {
 			return err
 		}
 		defer unix.Close(theirs)
-		fds[workerBacking-workerDevice], fds[workerMirror-workerDevice] = int(k.backing.Fd()), theirs
+		fds[workerBacking-first], fds[workerMirror-first] = int(k.backing.Fd()), theirs
 	}
 	args := []string{
 		"--worker", "--oom-score=" + k.score, "--log-level=" + k.config.logLevel.String(),

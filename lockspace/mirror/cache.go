@@ -76,6 +76,7 @@ func (m *Mirror) evict(room int) {
 			delete(m.names, n.key)
 		}
 		f.names = nil
+		m.forgetInode(f)
 		m.closeFile(f)
 	}
 }
@@ -83,12 +84,9 @@ func (m *Mirror) evict(room int) {
 // full reports whether no file can be opened.
 func (m *Mirror) full() bool { return m.files-m.cache.len >= m.config.Open }
 
-// closeFile closes a file that is in no list any more.
+// closeFile closes a file that has no names and is in no list any more.
 func (m *Mirror) closeFile(f *file) {
 	f.closed = true
-	if m.inodes[f.inode] == f {
-		delete(m.inodes, f.inode)
-	}
 	m.unkeep(f)
 	unix.Close(f.fd)
 	m.files--

@@ -45,10 +45,12 @@ func (m *Mirror) Cover(r *lockspace.Request) error {
 	switch {
 	case err == nil:
 		n.covered = m.step
-	case !broken(err):
+	case err == lockspace.ErrForeign:
 	case m.inUse(n):
-		m.lose(n, err)
-	default:
+		if broken(err) {
+			m.lose(n, err)
+		}
+	case len(n.file.names) == 1:
 		m.detach(n) // another open file may do better, for the next
 	}
 	return err

@@ -23,6 +23,10 @@ func TestMain(m *testing.M) {
 		beForeign(path)
 		return
 	}
+	if dir := os.Getenv(workerDir); dir != "" {
+		beWorker(dir)
+		return
+	}
 	os.Exit(m.Run())
 }
 

@@ -27,8 +27,12 @@ func keyOf(label []byte) (k lockspace.Key, ok bool) {
 // Inherit takes in a file that the keeper has from another process, and its
 // locks, whatever they are. It is called for each of them in the first step, before
 // [Mirror.Settled] for each lock that is held; the step's Recorded makes the locks
-// what is held. The order of the files does not matter. With an error the file is
-// closed and the keeper told to forget it.
+// what is held, unless something is held that has no file ([Mirror.Missing]): then
+// nothing is given back before that has been seen to. The order of the files does
+// not matter. What waits is to be reconsidered afterwards; so it says again that
+// it does ([Mirror.Await]).
+//
+// With an error the file is closed and the keeper told to forget it.
 func (m *Mirror) Inherit(id uint64, label []byte, fd int) error {
 	m.lastID = max(m.lastID, id)
 	m.restoring = true
@@ -60,7 +64,6 @@ func (m *Mirror) Inherit(id uint64, label []byte, fd int) error {
 		}
 		m.detach(n)
 	}
-	m.inodes[f.inode] = f
 	m.attach(n, f)
 	m.touch(f)
 	return nil

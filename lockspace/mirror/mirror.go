@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -23,7 +24,7 @@ type Mirror struct {
 	config Config
 
 	names  map[lockspace.Key]*name
-	inodes map[inode]*file // the last opened, of those with the same
+	inodes map[inode][]*file // those that have names
 	lastID uint64
 
 	// step counts the steps.
@@ -123,7 +124,7 @@ func newMirror(c Config) *Mirror {
 	return &Mirror{
 		config:   c,
 		names:    make(map[lockspace.Key]*name),
-		inodes:   make(map[inode]*file),
+		inodes:   make(map[inode][]*file),
 		openings: make(chan struct{}, maxOpening),
 		step:     1,
 		fcntl:    unix.FcntlFlock,
@@ -187,6 +188,9 @@ func (m *Mirror) touch(f *file) {
 // attach makes f the file of n.
 func (m *Mirror) attach(n *name, f *file) {
 	n.file = f
+	if len(f.names) == 0 {
+		m.inodes[f.inode] = append(m.inodes[f.inode], f)
+	}
 	f.names = append(f.names, n)
 	m.startWatching(n)
 }
@@ -196,17 +200,22 @@ func (m *Mirror) detach(n *name) {
 	f := n.file
 	m.touch(f)
 	n.file = nil
-	for i, other := range f.names {
-		if other == n {
-			f.names = append(f.names[:i], f.names[i+1:]...)
-			break
-		}
-	}
-	if len(f.names) == 0 && m.inodes[f.inode] == f {
-		delete(m.inodes, f.inode)
+	f.names = slices.DeleteFunc(f.names, func(other *name) bool { return other == n })
+	if len(f.names) == 0 {
+		m.forgetInode(f)
 	}
 	m.stopWatching(n)
 	m.lookAt(n)
+}
+
+// forgetInode takes f, which has no names any more, out of inodes.
+func (m *Mirror) forgetInode(f *file) {
+	rest := slices.DeleteFunc(m.inodes[f.inode], func(other *file) bool { return other == f })
+	if len(rest) == 0 {
+		delete(m.inodes, f.inode)
+	} else {
+		m.inodes[f.inode] = rest
+	}
 }
 
 // pathOf returns where n's file is.

@@ -81,23 +81,42 @@ func (m *Mirror) Adopt(p *Preparation) error {
 	if n.file != nil && len(n.want) == 0 && n.file.inode != f.inode {
 		m.detach(n)
 	}
-	switch other := m.inodes[f.inode]; {
-	case n.file != nil || n.lost:
+	if n.file != nil || n.lost || m.reattach(n, f.inode) {
 		// Somebody was faster; or nobody gets it now, and it is looked for again
-		// when what was lost has ended.
-	case len(n.want) > 0 && other != nil:
-		// It is held, so it was locked together with the other name: one of the
-		// two had been linked or moved, see Link.
-		m.touch(other)
-		m.attach(n, other)
-	default:
-		m.inodes[f.inode] = f
-		m.attach(n, f)
-		m.touch(f)
+		// when what was lost has ended; or it is open as another's.
+		m.closeFile(f)
 		return nil
 	}
-	m.closeFile(f)
+	m.attach(n, f)
+	m.touch(f)
 	return nil
+}
+
+// reattach attaches n, if it is held, to an open file of the inode that is locked
+// as n needs it. That it is held and could be locked by nobody else says that it
+// is that file which was locked for it, under a name that it was linked or moved
+// from ([Mirror.Link]).
+func (m *Mirror) reattach(n *name, i inode) bool {
+	for _, f := range m.inodes[i] {
+		if len(n.want) > 0 && m.has(f, n.want) {
+			m.attach(n, f)
+			return true
+		}
+	}
+	return false
+}
+
+// has locks what want says of f, and reports whether that could be done.
+func (m *Mirror) has(f *file, want spans) bool {
+	m.touch(f)
+	for _, sp := range want {
+		for _, part := range f.have.missing(sp.Range, sp.Mode) {
+			if m.take(f, part, sp.Mode) != nil {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // Missing returns what has to be done for locks that are held and have no file
