@@ -6,6 +6,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/lockfs/lockfs/fs/device"
 	"github.com/lockfs/lockfs/lockspace"
 )
 
@@ -46,8 +47,14 @@ func (f *FS) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse
 	key := lockspace.Key{Dir: dir.ID, Name: name}
 	d := f.find(key, in)
 	if d == nil {
-		f.noteMiss(in, key)
-		return fuse.ENOENT
+		switch held, known := f.heldOutside(in.Unique, key); {
+		case !known:
+			return device.Parked
+		case !held:
+			f.noteMiss(in, key)
+			return fuse.ENOENT
+		}
+		d = f.lockNode(key, in.Uid, in.Gid)
 	}
 	f.noteUse(in, key)
 	f.enter(d, out)
@@ -92,12 +99,15 @@ const (
 	afterDot    = 1
 	afterDotDot = 2
 	// An entry's offset is its number, above these; that of a name that is
-	// there because it is held, its place in the table's listing, above those.
-	firstPlace = 2
-	firstHeld  = 1 << 62
+	// there because it is held, its place in the table's listing, above those. One
+	// that is held outside has its number among these.
+	firstPlace    = 2
+	firstHeld     = 1 << 62
+	firstStranger = firstHeld | 1<<61
 )
 
-// ReadDir lists what has an entry, and then what is there because it is held. A
+// ReadDir lists what has an entry, then what is there because it is held, and then
+// what is held outside. A
 // name that is there all the time, in the one way or the other, is listed exactly
 // once, whatever else comes and goes meanwhile. What comes after the beginning is
 // left out: a name that is given back and taken again all the time would be listed
@@ -109,6 +119,10 @@ func (f *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList)
 	dir := f.nodes.dir(in.NodeId)
 	if dir == nil {
 		return errStale
+	}
+	strangers, known := f.strangersIn(in, dir)
+	if !known {
+		return device.Parked
 	}
 	end, lastEntry := uint64(math.MaxUint64), uint64(math.MaxUint64)
 	if h := f.handles[in.Fh]; h != nil {
@@ -136,8 +150,23 @@ func (f *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList)
 			}
 		}
 	}
-	after := max(in.Offset, firstHeld) - firstHeld
-	f.table.List(dir.ID, after, func(place uint64, name string) bool {
+	if in.Offset < firstStranger && !f.listHeld(dir, in.Offset, end, out) {
+		return fuse.OK
+	}
+	for i := max(in.Offset, firstStranger) - firstStranger; i < uint64(len(strangers)); i++ {
+		k := lockspace.Key{Dir: dir.ID, Name: strangers[i]}
+		if !f.exists(k) && !out.AddDirEntry(fuse.DirEntry{Name: k.Name, Mode: unix.S_IFREG, Off: firstStranger + i + 1}) {
+			break
+		}
+	}
+	return fuse.OK
+}
+
+// listHeld lists what is there because it is held, up to a place. It reports whether
+// there was room for all of it.
+func (f *FS) listHeld(dir *node, from, end uint64, out *fuse.DirEntryList) (all bool) {
+	all = true
+	f.table.List(dir.ID, max(from, firstHeld)-firstHeld, func(place uint64, name string) bool {
 		if place > end {
 			return false
 		}
@@ -148,9 +177,10 @@ func (f *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList)
 		if d := f.nodes.lookup(lockspace.Key{Dir: dir.ID, Name: name}); d != nil {
 			e.Ino = d.file.Ino
 		}
-		return out.AddDirEntry(e)
+		all = out.AddDirEntry(e)
+		return all
 	})
-	return fuse.OK
+	return all
 }
 
 // ReleaseDir ends a listing.

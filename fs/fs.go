@@ -93,6 +93,7 @@ type FS struct {
 	// are those of which the table asked in this attempt at a request and that
 	// have yet to be opened there; lost are those that it does not have any more.
 	mirror   *mirror.Mirror
+	backing  *mirror.Backing
 	unopened []lockspace.Request
 	lost     []lostMirror
 	// touched are the nodes whose body may have lost its author in this step.

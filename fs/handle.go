@@ -14,6 +14,9 @@ type handle struct {
 	// record is the holder record that a reader is in the middle of: made at
 	// offset 0, so that short reads see one moment.
 	record []byte
+	// strangers are the names in a directory that were held outside when its
+	// listing began; nil: not known.
+	strangers []string
 }
 
 // open makes a handle on d for process p.

@@ -38,6 +38,7 @@ func (f *FS) beginMirror(b *Backing) {
 	if b == nil {
 		return
 	}
+	f.backing = b.Dir
 	f.mirror = mirror.New(mirror.Config{
 		Backing:    b.Dir,
 		Keeper:     b.Keeper,
@@ -64,8 +65,13 @@ func (f *FS) beginMirror(b *Backing) {
 // not; nor is a directory, in which others are, nor what is in one that has been
 // removed, where nobody comes any more.
 func (m mirrored) isMirrored(r *lockspace.Request) bool {
-	dir := m.f.nodes.get(r.Key.Dir)
-	return dir != nil && !dir.file.holdsByName() && !dir.file.isRemoved() && r.Via != lockspace.ViaMkdir
+	return r.Via != lockspace.ViaMkdir && m.f.mirrors(r.Key.Dir)
+}
+
+// mirrors reports whether the locks of a directory are outside too.
+func (f *FS) mirrors(dir uint64) bool {
+	d := f.nodes.dir(dir)
+	return f.mirror != nil && d != nil && !d.file.holdsByName() && !d.file.isRemoved()
 }
 
 // Cover notes what is to be opened for a request, for the detour that follows. If
@@ -220,7 +226,7 @@ func (f *FS) endLost() {
 // who is outside, else that it is free.
 func (f *FS) strangersLock(r *lockspace.Request, lk fuse.FileLock) fuse.FileLock {
 	lk.Typ = unix.F_UNLCK
-	if f.mirror == nil || !(mirrored{f}).isMirrored(r) {
+	if !f.mirrors(r.Key.Dir) {
 		return lk
 	}
 	s, found, _, err := f.mirror.Probe(r.Key)

@@ -113,6 +113,10 @@ type facts struct {
 	// something could not be.
 	takeIn    func()
 	notOpened map[lockspace.Key]error
+	// outside says whether somebody outside holds what is asked about, and listed
+	// are the names in a directory that are held there.
+	outside *bool
+	listed  []string
 }
 
 func newFacts() *facts {

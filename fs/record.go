@@ -43,7 +43,7 @@ func (f *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult
 			record = record[:min(uint64(len(record)), h.Shown)]
 		}
 		f.show(h, record)
-	case f.table.Held(h.node.key) && !f.readsOwn(h, in.Pid):
+	case (f.table.Held(h.node.key) || f.mirrors(h.node.key.Dir)) && !f.readsOwn(h, in.Pid):
 		f.lookUpRecord(in.Unique, h.node)
 		return nil, device.Parked
 	default:
@@ -93,13 +93,19 @@ func (f *FS) lookUpRecord(unique uint64, d *node) {
 		holds = append(holds, *h)
 	}
 	waiting := f.table.Waiting(k)
+	stranger := f.lookForStranger(k)
 	f.lookUp(unique, func(x *facts) {
-		if pidOnly && len(holds) > 0 {
+		s := stranger()
+		switch {
+		case pidOnly && len(holds) > 0:
 			p, _ := findHolder(f.procs, &holds[0])
 			x.record = fmt.Appendf(nil, "%d\n", p.Pid)
-			return
+		case pidOnly && s != nil:
+			x.record = fmt.Appendf(nil, "%d\n", s.Pid)
+		default:
+			look := &oneLook{Processes: f.procs}
+			x.record = appendStranger(look, formatRecord(look, holds, waiting), s, waiting)
 		}
-		x.record = formatRecord(&oneLook{Processes: f.procs}, holds, waiting)
 	})
 }
 

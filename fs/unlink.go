@@ -24,7 +24,8 @@ import (
 // Where open(2) takes the lock, nobody removes what an open file holds: EBUSY.
 //
 // Errors: EACCES without write permission on the directory, EPERM if a hold or
-// the file is another user's, ENOENT if there is nothing under the name, EISDIR.
+// the file is another user's, EBUSY if somebody outside holds it, ENOENT if there
+// is nothing under the name, EISDIR.
 func (f *FS) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
 	at, status := f.placeOf(in, in.NodeId, name)
 	if status != fuse.OK {
@@ -35,7 +36,7 @@ func (f *FS) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Stat
 	case name == controlName || e != nil && e.file.Kind == directory:
 		return fuse.EISDIR
 	case e == nil && !f.table.Held(at.key):
-		return fuse.ENOENT
+		return f.removeStrangers(in.Unique, at.key)
 	}
 	if status := f.permitEnd(in, at); status != fuse.OK {
 		return status

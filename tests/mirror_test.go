@@ -17,20 +17,20 @@ import (
 // Programs that never heard of lockfs and lock BACKING/NAME exclude users of the
 // mount, and are excluded by them."
 
-// backed is a mount with a backing directory.
-type backed struct {
+// mirroredMount is a mount with a backing directory.
+type mirroredMount struct {
 	*Mount
 	backing string
 }
 
-func mountBacked(t testing.TB, flags ...string) *backed {
+func mountBacked(t testing.TB, flags ...string) *mirroredMount {
 	t.Helper()
 	dir := t.TempDir()
-	return &backed{mount(t, append([]string{"--backing", dir}, flags...)...), dir}
+	return &mirroredMount{mount(t, append([]string{"--backing", dir}, flags...)...), dir}
 }
 
 // Behind returns the path of a name's file in the backing directory.
-func (b *backed) Behind(name string) string { return filepath.Join(b.backing, name) }
+func (b *mirroredMount) Behind(name string) string { return filepath.Join(b.backing, name) }
 
 // An exclusive hold, of whatever idiom, keeps every fcntl lock out, and a shared
 // one those that are exclusive; what is given back is free.
@@ -276,4 +276,61 @@ func TestNeverTwoInsideOverTwoMounts(t *testing.T) {
 	if strings.Contains(string(out)+" ", " 0 ") {
 		t.Errorf("it was too tame: %s", out)
 	}
+}
+
+// A name that somebody outside holds is there while he does, and tells who it is.
+func TestStrangersAreSeen(t *testing.T) {
+	m := mountBacked(t)
+	a, stranger := newClient(t), newClient(t)
+	wantListed(t, a, m.Mount)
+	for i, cmd := range []int{unix.F_SETLK, unix.F_OFD_SETLK} {
+		name := fmt.Sprint("held", i)
+		for again := range 3 { // the file is not known to the mount, then it is
+			file := stranger.Open(m.Behind(name), unix.O_RDWR|unix.O_CREAT)
+			if _, err := a.Stat(m.Path(name)); err != unix.ENOENT {
+				t.Fatalf("round %d: a name that nobody holds is there: %v", again, err)
+			}
+			wantErr(t, "the stranger's lock", stranger.Fcntl(file, cmd, wr(0, toEnd)), nil)
+			wantListed(t, a, m.Mount, name)
+			text, err := a.ReadAll(m.Path(name))
+			pid := stranger.Pid()
+			if cmd == unix.F_OFD_SETLK {
+				pid = 0 // the kernel does not tell
+			}
+			if err != nil || !strings.HasPrefix(text, fmt.Sprintf("pid=%d\n", pid)) || !strings.Contains(text, "\nmode=exclusive\nvia=fcntl\n") {
+				t.Errorf("round %d: %s is\n%s %v, want the stranger %d", again, name, text, err, pid)
+			}
+			_, err = a.TryOpen(m.Path(name), takeFlags)
+			wantErr(t, "O_EXCL", err, unix.EEXIST)
+			wantErr(t, "unlink", a.Unlink(m.Path(name)), unix.EBUSY)
+			wantErr(t, "the stranger's close", stranger.Close(file), nil)
+			wantListed(t, a, m.Mount)
+			if again == 1 {
+				wantErr(t, "close", a.Close(a.Open(m.Path(name), takeFlags)), nil)
+			}
+		}
+	}
+}
+
+// A mount over a directory in which a process holds a lock already.
+func TestMountOverLockedFiles(t *testing.T) {
+	m := newMount(t)
+	m.Dir = filepath.Join(m.parent, "m")
+	stranger := newClient(t)
+	if err := os.Mkdir(m.Dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	file := stranger.Open(m.Path("x"), unix.O_RDWR|unix.O_CREAT)
+	wantErr(t, "the lock", stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)), nil)
+	m.start([]string{m.program, "--backing", m.Dir, "--log-level", "debug", "--state-dir", "none", m.Dir})
+	t.Cleanup(m.Stop)
+	m.awaitReady()
+	m.watch = watchMount(m)
+	a := newClient(t)
+	wantListed(t, a, m, "x")
+	fd := a.Open(m.Path("x"), openFlags)
+	wantErr(t, "flock", a.Flock(fd, unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK)
+	stranger.Kill()
+	eventually(t, answerLimit, func() bool { return a.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil }, "it is free when the process has ended")
+	wantListed(t, a, m, "x")
 }

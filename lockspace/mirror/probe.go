@@ -1,6 +1,8 @@
 package mirror
 
 import (
+	"errors"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/lockfs/lockfs/lockspace"
@@ -16,12 +18,17 @@ type Foreign struct {
 }
 
 // Probe returns a lock that somebody outside has on k's file, any of
-// them. known is false if the file is not open here, see [Backing.Probe]. Errors:
-// of the call.
+// them. known is false if there is one that is not open here, see [Backing.Probe].
+// Errors: of the call.
 func (m *Mirror) Probe(k lockspace.Key) (f Foreign, found, known bool, err error) {
 	n := m.names[k]
 	if n == nil || n.file == nil {
-		return f, false, false, nil
+		path, err := m.config.Path(k)
+		if err != nil {
+			return f, false, false, err
+		}
+		err = m.config.Backing.stat(path, &m.st)
+		return f, false, errors.Is(err, unix.ENOENT), nil
 	}
 	f, found, err = probe(m.fcntl, n.file.fd)
 	return f, found, true, wrap("getlk", n.path, err)

@@ -1,0 +1,118 @@
+package fs
+
+import (
+	"fmt"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/fs/device"
+	"github.com/lockfs/lockfs/lockspace"
+	"github.com/lockfs/lockfs/lockspace/mirror"
+)
+
+// What is seen of those who hold locks outside of the mount, on backing files: a
+// name that nobody holds on the mount is there, too, while somebody does outside.
+
+// heldOutside reports whether somebody outside holds a lock that nobody holds on
+// the mount. known is false if the request takes a detour to find out, on which it
+// then is. What cannot be found out is not held: who asks for it is told why.
+func (f *FS) heldOutside(unique uint64, k lockspace.Key) (held, known bool) {
+	if !f.mirrors(k.Dir) {
+		return false, true
+	}
+	if f.facts != nil && f.facts.outside != nil {
+		return *f.facts.outside, true
+	}
+	_, held, known, err := f.mirror.Probe(k)
+	if known || err != nil {
+		return held, true
+	}
+	stranger := f.lookForStranger(k)
+	f.lookUp(unique, func(x *facts) {
+		held := stranger() != nil
+		x.outside = &held
+	})
+	return false, false
+}
+
+// lookForStranger returns what looks, on a detour, who holds a lock outside; nil if
+// nobody does, or it cannot be told.
+func (f *FS) lookForStranger(k lockspace.Key) func() *mirror.Foreign {
+	nobody := func() *mirror.Foreign { return nil }
+	if !f.mirrors(k.Dir) {
+		return nobody
+	}
+	switch s, found, known, err := f.mirror.Probe(k); {
+	case found:
+		return func() *mirror.Foreign { return &s }
+	case known || err != nil || f.table.Held(k):
+		return nobody
+	}
+	path, err := f.outsidePath(k)
+	if err != nil {
+		return nobody
+	}
+	return func() *mirror.Foreign {
+		if s, found, err := f.backing.Probe(path); err == nil && found {
+			return &s
+		}
+		return nil
+	}
+}
+
+// appendStranger adds the record of who holds a lock outside, if there is one: the
+// lines of [formatRecord] as far as they can be known. He has no token.
+func appendStranger(procs Processes, b []byte, s *mirror.Foreign, waiting int) []byte {
+	if s == nil {
+		return b
+	}
+	if len(b) > 0 {
+		b = append(b, '\n')
+	}
+	comm := ""
+	if info, ok := procs.Look(uint32(s.Pid)); ok && s.Pid != 0 {
+		comm = info.Comm
+	}
+	return fmt.Appendf(b, "pid=%d\ncomm=%s\nmode=%v\nvia=fcntl\nwaiting=%d\n", s.Pid, escape(comm), s.Mode, waiting)
+}
+
+// strangersIn returns the names in a directory that were held outside when its
+// listing began. known is false if the request takes a detour to find out.
+func (f *FS) strangersIn(in *fuse.ReadIn, dir *node) (names []string, known bool) {
+	h := f.handles[in.Fh]
+	if h == nil || !f.mirrors(dir.ID) {
+		return nil, true
+	}
+	if f.facts != nil && f.facts.listed != nil {
+		h.strangers = f.facts.listed
+	}
+	if h.strangers != nil && (in.Offset > 0 || f.facts != nil && f.facts.listed != nil) {
+		return h.strangers, true
+	}
+	path := ""
+	if dir.ID != rootDir {
+		var err error
+		if path, err = f.outsidePath(dir.file.entries[0].key()); err != nil {
+			return nil, true
+		}
+	}
+	f.lookUp(in.Unique, func(x *facts) {
+		// What cannot be read has none; who asks for a lock there is told why.
+		names, _ := f.backing.Locked(path)
+		x.listed = append([]string{}, names...)
+	})
+	return nil, false
+}
+
+// removeStrangers is the removal of a name that nobody holds on the mount: what is
+// held outside cannot be given back for somebody.
+func (f *FS) removeStrangers(unique uint64, k lockspace.Key) fuse.Status {
+	switch held, known := f.heldOutside(unique, k); {
+	case !known:
+		return device.Parked
+	case held:
+		return fuse.Status(unix.EBUSY)
+	}
+	return fuse.ENOENT
+}

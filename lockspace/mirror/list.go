@@ -1,0 +1,111 @@
+package mirror
+
+import (
+	"bufio"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxListed is how many names [Backing.Locked] returns at most.
+const maxListed = 10_000
+
+// Locked returns the names in a directory beneath ("" for the backing directory
+// itself) of the files that somebody has an fcntl lock on, this process too, in the
+// order of the alphabet: as far as /proc/locks shows it, so not what other hosts
+// have locked on a filesystem that several share. A missing directory has none. It
+// takes as long as the directory is large: not for steps.
+func (b *Backing) Locked(dir string) ([]string, error) {
+	locked, err := lockedInodes()
+	if err != nil || len(locked) == 0 {
+		return nil, err
+	}
+	if dir == "" {
+		dir = "."
+	} else if !valid(dir) {
+		return nil, wrap("open", dir, unix.EINVAL)
+	}
+	fd, err := b.openat2(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err == unix.ENOENT {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, wrap("open", dir, err)
+	}
+	f := os.NewFile(uintptr(fd), dir)
+	defer f.Close()
+	var names []string
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := unix.Getdents(fd, buf)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, wrap("getdents", dir, err)
+		}
+		if n == 0 {
+			break
+		}
+		names = b.appendLocked(names, dir, buf[:n], locked)
+		if len(names) >= maxListed {
+			break
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// appendLocked adds the names among the entries of a directory whose files are
+// locked: the inode's number says that they may be, fcntl(2) that they are.
+func (b *Backing) appendLocked(names []string, dir string, entries []byte, locked map[uint64]bool) []string {
+	_, _, all := unix.ParseDirent(entries, -1, nil)
+	for _, name := range all {
+		path := name
+		if dir != "." {
+			path = dir + "/" + name
+		}
+		var st unix.Stat_t
+		if b.stat(path, &st) != nil || !locked[st.Ino] || st.Mode&unix.S_IFMT != unix.S_IFREG {
+			continue
+		}
+		if _, found, err := b.Probe(path); err == nil && found {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// lockedInodes returns the numbers of the inodes that have an fcntl lock, on any
+// filesystem. A line of /proc/locks is (proc_locks(5)):
+//
+//	1: OFDLCK ADVISORY  WRITE -1 00:01:1014 0 EOF
+func lockedInodes() (map[uint64]bool, error) {
+	text, err := os.Open("/proc/locks")
+	if err != nil {
+		return nil, err
+	}
+	defer text.Close()
+	return parseLocks(text)
+}
+
+func parseLocks(text io.Reader) (map[uint64]bool, error) {
+	inodes := make(map[uint64]bool)
+	lines := bufio.NewScanner(text)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		// Who waits has "->" behind the number.
+		if len(fields) < 6 || fields[1] != "POSIX" && fields[1] != "OFDLCK" {
+			continue
+		}
+		where := fields[5]
+		if n, err := strconv.ParseUint(where[strings.LastIndexByte(where, ':')+1:], 10, 64); err == nil {
+			inodes[n] = true
+		}
+	}
+	return inodes, lines.Err()
+}
