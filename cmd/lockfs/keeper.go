@@ -17,7 +17,8 @@ import (
 )
 
 // The keeper holds what a worker must not take with it when it dies: the open
-// /dev/fuse, the memory and the state directory. It starts a worker, and when
+// /dev/fuse, the memory, the state directory, the backing directory and the open
+// files of the mirror. It starts a worker, and when
 // that dies the next one. It does nothing else, so that it has no reason to
 // die.
 

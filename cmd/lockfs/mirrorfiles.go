@@ -184,7 +184,8 @@ func (f *mirrorFiles) Keep(id uint64, label []byte, fd int) error {
 }
 
 // Drop has the keeper give a file up, after what was asked of it before. It
-// does not wait. A file that is not kept is none.
+// does not wait. If the process dies before there is room to say so, the next
+// one inherits the file. One that is not kept is none.
 func (f *mirrorFiles) Drop(id uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

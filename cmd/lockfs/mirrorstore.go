@@ -20,14 +20,19 @@ import (
 //
 // What it is given comes from a worker, which may be wrong in any way: it costs
 // the files of the mirror at most.
+//
+// A program that is started closes its copies of the files as it begins, and on
+// FUSE each close(2) waits for an answer: a backing directory there that hangs
+// just then holds up the start of a worker.
 type mirrorStore struct {
 	log *slog.Logger
-	// room is how many files are kept, with a good part of the descriptors left.
+	// room is how many files are kept. A third as many descriptors are left: half
+	// of them for files that are being closed, which the worker does not count.
 	room   int
 	closer closer
 
 	mu sync.Mutex
-	// files, by number. What is in it is open; see batch.
+	// files, by number. What is in it is open; see sendBatch.
 	files map[uint64]mirrorFile
 }
 
@@ -48,7 +53,7 @@ func (s *mirrorStore) keep(f mirrorFile) error {
 		return errors.New("no descriptor is left")
 	case len(f.Label) > labelMax:
 		err = fmt.Errorf("a label of %d bytes", len(f.Label))
-	case !replaced && len(s.files)+s.closer.open() >= s.room:
+	case !replaced && (len(s.files) >= s.room || len(s.files)+s.closer.open() >= s.room+s.room/6):
 		err = fmt.Errorf("%d files are kept, and %d being closed", len(s.files), s.closer.open())
 	}
 	if err != nil {
