@@ -31,6 +31,8 @@ type world struct {
 	calls []call // that the mirror has made, of setlk
 	fault func(cmd int, lk *unix.Flock_t) error
 	mute  sync.Mutex // calls and fault
+
+	midway func() // in restart, before what is missing is opened
 }
 
 // call is a lock call.

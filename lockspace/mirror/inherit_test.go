@@ -56,6 +56,9 @@ func (w *world) restart(lose bool, between func(old *Mirror)) {
 		}
 		missing = w.m.Missing()
 	})
+	if w.midway != nil {
+		w.midway()
+	}
 	for _, p := range missing {
 		p.Run()
 	}
@@ -199,6 +202,7 @@ func TestInheritMoved(t *testing.T) {
 		w.settle(key("b"))
 	})
 	w.mustSee("b", 0, "exclusive")
+	w.midway = func() { w.mustSee("b", 0, "exclusive") }
 	for range 5 {
 		w.restart(false, nil)
 		w.mustSee("b", 0, "exclusive")
