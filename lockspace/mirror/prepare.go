@@ -81,7 +81,7 @@ func (m *Mirror) Adopt(p *Preparation) error {
 	if n.file != nil && len(n.want) == 0 && n.file.inode != f.inode {
 		m.detach(n)
 	}
-	if n.file != nil || n.lost || m.reattach(n, f.inode) {
+	if n.file != nil || n.lost != nil || m.reattach(n, f.inode) {
 		// Somebody was faster; or nobody gets it now, and it is looked for again
 		// when what was lost has ended; or it is open as another's.
 		m.closeFile(f)
