@@ -22,6 +22,13 @@ type Preparation struct {
 	err      error
 }
 
+// Needs reports whether there is no file open for k, which is one reason for
+// [lockspace.ErrLookup]; the table has others.
+func (m *Mirror) Needs(k lockspace.Key) bool {
+	n := m.names[k]
+	return n == nil || n.file == nil && n.lost == nil
+}
+
 // Prepare begins what Cover answered [lockspace.ErrLookup] to for r. If it has to
 // make the file, it makes it r's taker's.
 func (m *Mirror) Prepare(r *lockspace.Request) *Preparation {
