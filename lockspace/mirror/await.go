@@ -21,7 +21,7 @@ func (m *Mirror) Await(r *lockspace.Request) {
 	}
 	n := m.name(r.Key)
 	switch {
-	case n.lost: // Settled sees to it
+	case n.lost != nil: // Settled sees to it
 	case n.file == nil:
 		m.openFor(n, r)
 	default:

@@ -86,6 +86,26 @@ func TestSharedWaitDoesNotWaitForUs(t *testing.T) {
 	w.mustSee("a", 105, "exclusive")
 }
 
+// What a thread has got, and what nobody wants any more, is in nobody's way here.
+func TestThreadIsInNobodysWay(t *testing.T) {
+	w := newWorld(t)
+	f := w.foreigner("a")
+	f.does("ofd set write 0 0", "ok")
+	w.interrupt(w.wait(whole("a", shared)))
+	w.mu.Lock() // the thread gets it and cannot begin its step
+	defer w.mu.Unlock()
+	f.does("ofd set unlock 0 0", "ok")
+	for begin := time.Now(); w.seen("a", 0) != "shared"; time.Sleep(time.Millisecond) {
+		if time.Since(begin) > 10*time.Second {
+			t.Fatal("the thread does not get it")
+		}
+	}
+	if _, err := w.grant(whole("a", exclusive)); err != nil {
+		t.Error(err)
+	}
+	w.m.Recorded()
+}
+
 // What a thread gets that nobody wants any more is given back.
 func TestInterruptedWait(t *testing.T) {
 	for _, mode := range []lockspace.Mode{shared, exclusive} {

@@ -55,7 +55,7 @@ func (m *Mirror) putAway(f *file) {
 		return
 	}
 	for _, n := range f.names {
-		if n.lost || n.opening || n.polled {
+		if n.lost != nil || n.opening || n.polled {
 			return
 		}
 	}

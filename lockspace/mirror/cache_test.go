@@ -125,6 +125,11 @@ func TestOpenedTwice(t *testing.T) {
 			}
 		}
 	})
+	w.do(func() {
+		if w.m.Needs(r.Key) {
+			t.Error("its file is open, and it needs one")
+		}
+	})
 	w.take(r)
 	if s := w.stats(); s.Open != 1 || w.keeper.len() != 1 {
 		t.Errorf("%+v, %d are kept", s, w.keeper.len())

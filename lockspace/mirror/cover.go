@@ -22,7 +22,7 @@ func (m *Mirror) Cover(r *lockspace.Request) error {
 	if n.failed != nil {
 		return n.failed
 	}
-	if n.lost {
+	if n.lost != nil {
 		return lockspace.ErrForeign
 	}
 	m.touch(n.file)
@@ -64,7 +64,7 @@ func (m *Mirror) coverUnopened(n *name) error {
 	switch {
 	case n != nil && n.failed != nil:
 		return n.failed
-	case n != nil && n.lost:
+	case n != nil && n.lost != nil:
 		return lockspace.ErrForeign
 	case m.full():
 		return ErrLimit
@@ -141,10 +141,10 @@ func (m *Mirror) stillThere(n *name) (bool, error) {
 
 // lose says that what is held of n is not locked any more.
 func (m *Mirror) lose(n *name, why error) {
-	if n.lost {
+	if n.lost != nil {
 		return
 	}
-	n.lost = true
+	n.lost = why
 	m.lost++
 	m.config.Lost(n.key, why)
 }

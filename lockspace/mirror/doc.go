@@ -16,6 +16,16 @@
 // Names that are held by being a directory or a symbolic link have no file to
 // lock; their existence is for the user to mirror.
 //
+// # Use
+//
+// In a step the table calls Cover, Await and Settled; after each step, when it has
+// been recorded and before it is answered, its user calls [Mirror.Recorded]. Who
+// gets [lockspace.ErrLookup] and finds that [Mirror.Needs] a file makes a
+// [Preparation] in that step, runs it outside of steps, adopts it in another step
+// and asks again in the same. That can happen more than once if somebody keeps
+// replacing the file; the user gives up after some times. For requests in the
+// table's queue the mirror does all of it by itself.
+//
 // # Files that change
 //
 // A name is opened when it is first asked for, and stays open for a while when

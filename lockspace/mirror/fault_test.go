@@ -198,3 +198,27 @@ func TestBodiesAreLeftAlone(t *testing.T) {
 		t.Errorf("%q, %v, %v to %v", body, err, before, after)
 	}
 }
+
+// A name that is moved when it has been lost is lost under the other name.
+func TestMoveWhatIsLost(t *testing.T) {
+	w := newWorld(t)
+	h := w.take(whole("a", exclusive))
+	if err := os.Rename(w.path("a"), w.path("b")); err != nil {
+		t.Fatal(err)
+	}
+	w.refuse(whole("a", exclusive), lockspace.ErrForeign)
+	w.do(func() {
+		w.m.Move(key("a"), key("b"))
+		h.Key = key("b")
+		w.holds[key("b")], w.holds[key("a")] = w.holds[key("a")], nil
+		w.settle(key("a"))
+		w.settle(key("b"))
+	})
+	if w.lost[key("b")] != ErrReplaced {
+		t.Errorf("lost: %v", w.lost)
+	}
+	w.refuse(whole("b", shared), lockspace.ErrForeign)
+	w.end(w.take(whole("a", exclusive)))
+	w.end(h)
+	w.end(w.take(whole("b", exclusive)))
+}

@@ -31,6 +31,8 @@ type world struct {
 	calls []call // that the mirror has made, of setlk
 	fault func(cmd int, lk *unix.Flock_t) error
 	mute  sync.Mutex // calls and fault
+
+	midway func() // in restart, before what is missing is opened
 }
 
 // call is a lock call.
@@ -217,7 +219,12 @@ func (w *world) try(r lockspace.Request) (h *lockspace.Hold, err error) {
 			return h, err
 		}
 		var p *Preparation
-		w.do(func() { p = w.m.Prepare(&r) })
+		w.do(func() {
+			if !w.m.Needs(r.Key) {
+				w.t.Errorf("%s needs nothing, and is to be looked up", r.Key.Name)
+			}
+			p = w.m.Prepare(&r)
+		})
 		p.Run()
 		w.do(func() { err = w.m.Adopt(p) })
 		if err != nil {

@@ -56,15 +56,33 @@ func (m *Mirror) Inherit(id uint64, label []byte, fd int) error {
 	f.readOnly = flags&unix.O_ACCMODE == unix.O_RDONLY
 	n := m.name(k)
 	if n.file != nil {
-		// The process died while it changed to a file that had replaced this
-		// one, or had opened one twice. Nothing was held through the other.
-		if n.file.id > id {
-			m.closeFile(f)
-			return nil
-		}
-		m.detach(n)
+		// The process died when it had opened the file twice, or changed to one
+		// that had replaced it. What is held is locked on one of the two.
+		m.extras = append(m.extras, extra{n, f})
+		return nil
 	}
 	m.attach(n, f)
 	m.touch(f)
 	return nil
+}
+
+// extra is a file that may be the one of a name.
+type extra struct {
+	name *name
+	file *file
+}
+
+// chooseExtras finds out which of several files of a name the lock is on: with it,
+// the others cannot have it too. It is called when it is known what is held.
+func (m *Mirror) chooseExtras() {
+	for _, e := range m.extras {
+		n, other := e.name, e.file
+		if len(n.want) > 0 && !m.has(n.file, n.want) && m.has(other, n.want) {
+			m.detach(n)
+			m.attach(n, other)
+		} else {
+			m.closeFile(other)
+		}
+	}
+	m.extras = nil
 }

@@ -56,6 +56,9 @@ func (w *world) restart(lose bool, between func(old *Mirror)) {
 		}
 		missing = w.m.Missing()
 	})
+	if w.midway != nil {
+		w.midway()
+	}
 	for _, p := range missing {
 		p.Run()
 	}
@@ -140,6 +143,73 @@ func TestInheritNothing(t *testing.T) {
 	w.mustSee("a", 0, "free")
 }
 
+// A process dies when it has opened a file twice, for two who asked at the same
+// time: it is the one with the lock that counts.
+func TestInheritTwo(t *testing.T) {
+	for _, mode := range []lockspace.Mode{shared, exclusive} {
+		for _, reverse := range []bool{false, true} {
+			w := newWorld(t)
+			r := whole("a", mode)
+			var one, two *Preparation
+			w.do(func() { one, two = w.m.Prepare(&r), w.m.Prepare(&r) })
+			if reverse {
+				one, two = two, one
+			}
+			one.Run()
+			w.do(func() {
+				if err := w.m.Adopt(one); err != nil {
+					t.Error(err)
+				}
+			})
+			h := w.take(r)
+			f := w.foreigner("a")
+			f.say("posix wait write 0 0")
+			said := f.said()
+			two.Run()
+			w.restart(false, nil)
+			w.mustSee("a", 0, mode.String())
+			if s := w.stats(); s.Open != 1 || w.keeper.len() != 1 || len(w.lost) > 0 {
+				t.Errorf("%+v, %d are kept, lost %v", s, w.keeper.len(), w.lost)
+			}
+			select {
+			case <-said:
+				t.Error("the foreigner got in")
+			default:
+			}
+			w.end(h)
+			<-said
+			f.answers("ok")
+		}
+	}
+}
+
+// The keeper has one file and not the other, and that one is not locked as it
+// should be: it is before anything takes time.
+func TestInheritLess(t *testing.T) {
+	w := newWorld(t)
+	w.take(whole("a", exclusive))
+	w.take(whole("b", exclusive))
+	w.midway = func() { w.mustSee("a", 0, "exclusive") }
+	w.restart(false, func(m *Mirror) {
+		for id, k := range w.keeper.kept {
+			if string(k.label) == string(label(key("b"))) {
+				unix.Close(k.fd)
+				delete(w.keeper.kept, id)
+				continue
+			}
+			lk := unix.Flock_t{Type: unix.F_UNLCK}
+			if err := unix.FcntlFlock(uintptr(k.fd), unix.F_OFD_SETLK, &lk); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	w.mustSee("a", 0, "exclusive")
+	w.mustSee("b", 0, "exclusive")
+	if len(w.lost) > 0 {
+		t.Errorf("lost: %v", w.lost)
+	}
+}
+
 // Somebody has got in meanwhile, or the file is gone: then it is lost.
 func TestInheritTooLate(t *testing.T) {
 	w := newWorld(t)
@@ -199,6 +269,7 @@ func TestInheritMoved(t *testing.T) {
 		w.settle(key("b"))
 	})
 	w.mustSee("b", 0, "exclusive")
+	w.midway = func() { w.mustSee("b", 0, "exclusive") }
 	for range 5 {
 		w.restart(false, nil)
 		w.mustSee("b", 0, "exclusive")

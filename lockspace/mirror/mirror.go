@@ -40,6 +40,9 @@ type Mirror struct {
 	polls   []*name
 	polling bool
 	lost    uint64
+	stuck   uint64
+	// extras are files that were inherited for a name that has one already.
+	extras []extra
 	// restoring: files were inherited, and some that are held are not open yet.
 	// Until they are, nothing is given back: what one of these is, may be among
 	// them under another name.
@@ -56,6 +59,8 @@ type Mirror struct {
 	close  sync.Once
 }
 
+var _ lockspace.Mirror = (*Mirror)(nil)
+
 // name is a lock that is mirrored, or about to be.
 type name struct {
 	key lockspace.Key
@@ -67,9 +72,9 @@ type name struct {
 	covered uint64
 	// uid and gid are who made one of its holds.
 	uid, gid uint32
-	// lost: what is held of it is not locked. Until that has ended nobody gets
-	// more.
-	lost bool
+	// lost is why what is held of it is not locked. Until that has ended nobody
+	// gets more.
+	lost error
 	// failed is what Cover answers for the rest of the step.
 	failed error
 	// opening: it is being opened for somebody who waits.
@@ -261,10 +266,20 @@ func (m *Mirror) Link(from, to lockspace.Key) {
 }
 
 // Move says that what was the file of from is the file of to, like
-// [lockspace.Table.Move] for the holds. It is called in the same step.
+// [lockspace.Table.Move] for the holds. It is called in the same step. What was
+// lost is lost as to, and told once more.
 func (m *Mirror) Move(from, to lockspace.Key) {
 	m.Link(from, to)
-	if n := m.names[from]; n != nil && n.file != nil {
+	n := m.names[from]
+	if n == nil {
+		return
+	}
+	if n.file != nil {
 		m.detach(n)
+	}
+	if why := n.lost; why != nil {
+		n.lost = nil
+		m.lookAt(n)
+		m.lose(m.name(to), why)
 	}
 }

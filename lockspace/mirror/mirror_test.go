@@ -188,3 +188,29 @@ func TestReplacedWhileShared(t *testing.T) {
 	w.end(h)
 	w.take(whole("a", shared))
 }
+
+// A file that is replaced between two grants of one step: the first of them is
+// lost.
+func TestReplacedWithinAStep(t *testing.T) {
+	w := newWorld(t)
+	w.end(w.take(whole("a", shared)))
+	w.do(func() {
+		r := whole("a", shared)
+		if err := w.m.Cover(&r); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(w.path("a")); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.m.Cover(&r); err != lockspace.ErrForeign {
+			t.Errorf("%v, want ErrForeign", err)
+		}
+		w.holds[r.Key] = []*lockspace.Hold{{Request: r}}
+		w.settle(r.Key)
+		if w.lost[r.Key] != ErrReplaced {
+			t.Errorf("lost: %v", w.lost)
+		}
+	})
+	w.do(func() { w.drop(w.holds[key("a")][0]) })
+	w.take(whole("a", exclusive))
+}

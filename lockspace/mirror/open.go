@@ -146,9 +146,10 @@ func (b *Backing) create(path string, uid, gid uint32) (Opened, error) {
 		return Opened{}, err
 	}
 	if unix.Geteuid() == 0 {
-		if err := retry(func() error { return unix.Fchown(fd, int(uid), int(gid)) }); err != nil && err != unix.EPERM {
-			// EPERM: root is somebody else on this filesystem. It is locked
-			// all the same.
+		err := retry(func() error { return unix.Fchown(fd, int(uid), int(gid)) })
+		// EPERM: root is somebody else on this filesystem. EINVAL: the user is
+		// nobody in this user namespace. It is locked all the same.
+		if err != nil && err != unix.EPERM && err != unix.EINVAL {
 			unix.Close(fd)
 			return Opened{}, err
 		}

@@ -239,6 +239,56 @@ func TestOpenRace(t *testing.T) {
 	}
 }
 
+// A file that was replaced after it was opened is not the one.
+func TestOpenedIsVerified(t *testing.T) {
+	b, dir := backing(t, NewBacking)
+	plant(t, "file", filepath.Join(dir, "old"))
+	plant(t, "file", filepath.Join(dir, "new"))
+	for _, path := range []string{"new", "gone"} {
+		fd, err := unix.Open(filepath.Join(dir, "old"), unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.verified(path, Opened{FD: fd}); err != errMoved {
+			t.Errorf("%s: %v", path, err)
+		}
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != unix.EBADF {
+			t.Errorf("%s: it is still open: %v", path, err)
+		}
+	}
+}
+
+// Who has a file locked is found out without making or keeping anything.
+func TestProbe(t *testing.T) {
+	w := newWorld(t)
+	b := w.m.config.Backing
+	if f, found, err := b.Probe("a"); found || err != nil {
+		t.Errorf("%+v %v %v", f, found, err)
+	}
+	if names, _ := os.ReadDir(w.dir); len(names) != 0 {
+		t.Errorf("made: %v", names)
+	}
+	x := w.foreigner("a")
+	for _, c := range []struct {
+		line string
+		want Foreign
+	}{
+		{"posix set read 5 0", Foreign{shared, lockspace.Range{First: 5, Last: end}, x.cmd.Process.Pid}},
+		{"posix set unlock 0 0", Foreign{}},
+		{"ofd set write 3 4", Foreign{exclusive, lockspace.Range{First: 3, Last: 6}, 0}},
+	} {
+		x.does(c.line, "ok")
+		if f, found, err := b.Probe("a"); f != c.want || found != (c.want != Foreign{}) || err != nil {
+			t.Errorf("%s: %+v %v %v", c.line, f, found, err)
+		}
+	}
+	w.do(func() {
+		if _, _, known, err := w.m.Probe(key("a")); known || err != nil {
+			t.Errorf("the mirror knows a file that it has not opened: %v", err)
+		}
+	})
+}
+
 // A mirror over a directory in which files are replaced all the time: whoever
 // holds a lock has locked the file that is there, or is told.
 func TestReplaceRace(t *testing.T) {

@@ -22,6 +22,13 @@ type Preparation struct {
 	err      error
 }
 
+// Needs reports whether there is no file open for k, which is one reason for
+// [lockspace.ErrLookup]; the table has others.
+func (m *Mirror) Needs(k lockspace.Key) bool {
+	n := m.names[k]
+	return n == nil || n.file == nil && n.lost == nil
+}
+
 // Prepare begins what Cover answered [lockspace.ErrLookup] to for r. If it has to
 // make the file, it makes it r's taker's.
 func (m *Mirror) Prepare(r *lockspace.Request) *Preparation {
@@ -81,7 +88,7 @@ func (m *Mirror) Adopt(p *Preparation) error {
 	if n.file != nil && len(n.want) == 0 && n.file.inode != f.inode {
 		m.detach(n)
 	}
-	if n.file != nil || n.lost || m.reattach(n, f.inode) {
+	if n.file != nil || n.lost != nil || m.reattach(n, f.inode) {
 		// Somebody was faster; or nobody gets it now, and it is looked for again
 		// when what was lost has ended; or it is open as another's.
 		m.closeFile(f)

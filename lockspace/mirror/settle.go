@@ -22,8 +22,8 @@ func (m *Mirror) Settled(k lockspace.Key, holds []*lockspace.Hold) {
 			n.uid, n.gid = h.Party.Taker.UID, h.Party.Taker.GID
 		}
 	}
-	if len(n.want) == 0 && n.lost {
-		n.lost = false
+	if len(n.want) == 0 && n.lost != nil {
+		n.lost = nil
 		if n.file != nil {
 			m.detach(n) // what it leads to is to be found out
 		}
@@ -40,9 +40,10 @@ func (m *Mirror) Settled(k lockspace.Key, holds []*lockspace.Hold) {
 // before the step's answers are given: who is told that he has given a lock back
 // finds it free. From its return on, no more is locked than what is held.
 func (m *Mirror) Recorded() {
+	m.chooseExtras()
 	m.restoring = m.restoring && m.anyMissing()
 	left := 0
-	for i := 0; i < len(m.dirty); i++ { // stuck adds to them
+	for i := 0; i < len(m.dirty); i++ { // leave adds to them
 		f := m.dirty[i]
 		if m.restoring && f.more {
 			m.regain(f, f.want())
@@ -58,7 +59,7 @@ func (m *Mirror) Recorded() {
 	for _, n := range m.unsure {
 		n.unsure = false
 		n.failed = nil
-		if m.names[n.key] == n && n.file == nil && len(n.want) == 0 && !n.lost && !n.opening && !n.polled {
+		if m.names[n.key] == n && n.file == nil && len(n.want) == 0 && n.lost == nil && !n.opening && !n.polled {
 			delete(m.names, n.key)
 		}
 	}
@@ -79,7 +80,7 @@ func (m *Mirror) anyMissing() bool {
 }
 
 // missing reports whether n is held and has no file.
-func (n *name) missing() bool { return n.file == nil && len(n.want) > 0 && !n.lost }
+func (n *name) missing() bool { return n.file == nil && len(n.want) > 0 && n.lost == nil }
 
 // bring makes what is locked of f what is held of its names, or closes it.
 func (m *Mirror) bring(f *file) {
@@ -90,13 +91,13 @@ func (m *Mirror) bring(f *file) {
 	if !m.regain(f, want) {
 		return // more than it should be is locked, and what is lost is to end
 	}
-	for _, c := range reduceFast(f, want) {
+	for _, c := range f.excess(want) {
 		typ := int16(unix.F_RDLCK)
 		if c.unlock {
 			typ = unix.F_UNLCK
 		}
 		if err := m.setlk(f.fd, typ, c.Range); err != nil {
-			m.stuck(f, len(want) > 0, err)
+			m.leave(f, len(want) > 0)
 			return
 		}
 	}
@@ -119,8 +120,9 @@ func (f *file) want() spans {
 	return all
 }
 
-// reduceFast is reduce for what f has, without memory where nothing is wanted.
-func reduceFast(f *file, want spans) []change {
+// excess returns the calls that give back what f has beyond want, without memory
+// where nothing is wanted.
+func (f *file) excess(want spans) []change {
 	if len(want) == 0 {
 		if len(f.have) == 0 && !f.more {
 			return nil
@@ -156,10 +158,11 @@ func (m *Mirror) regain(f *file, want spans) bool {
 	return whole
 }
 
-// stuck deals with a lock of f that cannot be given back. With nothing held, it is
+// leave deals with a lock of f that cannot be given back. With nothing held, it is
 // closed, which gives everything back; otherwise it is tried again with the next
 // step on it, and when the files are looked at.
-func (m *Mirror) stuck(f *file, held bool, err error) {
+func (m *Mirror) leave(f *file, held bool) {
+	m.stuck++
 	f.more = true
 	if held || len(f.awaits) > 0 || f.pins > 0 {
 		return

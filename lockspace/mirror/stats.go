@@ -8,6 +8,7 @@ type Stats struct {
 	Awaited int    // threads that wait for somebody outside
 	Polled  int    // names that are waited for without a thread
 	Lost    uint64 // locks that were lost since the beginning
+	Stuck   uint64 // how often one could not be given back, and was closed or tried again
 }
 
 // Stats returns what there is at the moment.
@@ -19,5 +20,6 @@ func (m *Mirror) Stats() Stats {
 		Awaited: m.threads,
 		Polled:  len(m.polls),
 		Lost:    m.lost,
+		Stuck:   m.stuck,
 	}
 }

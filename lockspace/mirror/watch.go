@@ -67,7 +67,7 @@ func (m *Mirror) looks() []look {
 		}
 		n := m.watched[m.cursor]
 		m.cursor++
-		if n.lost {
+		if n.lost != nil {
 			continue
 		}
 		if path, err := m.pathOf(n); err == nil {
