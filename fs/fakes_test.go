@@ -51,6 +51,13 @@ func (p *processes) kill(pid uint32) {
 	p.dead[pid] = true
 }
 
+// revive gives a number that was a dead process's to another one.
+func (p *processes) revive(pid uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.dead, pid)
+}
+
 // looked returns how often a process was looked at.
 func (p *processes) looked() int {
 	p.mu.Lock()
