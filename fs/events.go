@@ -36,10 +36,10 @@ import (
 //	token        the fencing token of the hold; 0 if there is none
 //	pid, uid     the process that asked for it, and its user; pid 0: it is in a
 //	             pid namespace that the daemon cannot see
-//	comm         the name of that process (proc(5)), if it could be found out until
-//	             the line was written, else "": not of one that had ended by then, or
-//	             while there was more to look at than time for it. If it is not
-//	             UTF-8, as path, with comm_base64
+//	comm         the name of that process (proc(5)) a little later, if it could be
+//	             found out before the line was written, else "": not of one that had
+//	             ended by then, or while there was more to look at than time for it.
+//	             If it is not UTF-8, as path, with comm_base64
 //	opener       the process that opened the file, another than pid if that one
 //	             got it passed on: flock(1) takes for a shell, and exits
 //	via, mode    as in a holder's record

@@ -71,9 +71,11 @@ func (f *FS) lookUpNames(unique, dir uint64) {
 				x.names = append(x.names, listedName{h.Listed + firstHeld, last})
 			}
 		}
-		held := make(map[string]bool, len(x.names))
-		for _, n := range x.names {
-			held[n.name] = true
+		held := make(map[string]bool)
+		if _, waits := s.Len(); waits > 0 {
+			for _, n := range x.names {
+				held[n.name] = true
+			}
 		}
 		for w := range s.Waits() {
 			if !held[w.Key.Name] {
