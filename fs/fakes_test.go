@@ -51,6 +51,13 @@ func (p *processes) kill(pid uint32) {
 	p.dead[pid] = true
 }
 
+// revive gives a number that was a dead process's to another one.
+func (p *processes) revive(pid uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.dead, pid)
+}
+
 // looked returns how often a process was looked at.
 func (p *processes) looked() int {
 	p.mu.Lock()
@@ -195,6 +202,7 @@ type journal struct {
 	graces   map[lockspace.GraceID]lockspace.Grace
 	streams  map[uint64]fs.StreamRecord
 	reads    map[uint64]fs.ReadRecord
+	lockDirs map[uint64]fs.LockDirRecord
 	workers  uint64
 	commits  int
 	// open: something was changed and not committed yet.
@@ -214,6 +222,7 @@ func newJournal() *journal {
 		graces:   make(map[lockspace.GraceID]lockspace.Grace),
 		streams:  make(map[uint64]fs.StreamRecord),
 		reads:    make(map[uint64]fs.ReadRecord),
+		lockDirs: make(map[uint64]fs.LockDirRecord),
 	}
 }
 
@@ -246,6 +255,8 @@ func (j *journal) DropStream(handle uint64)       { j.change(func() { delete(j.s
 func (j *journal) PutRead(r *fs.ReadRecord)       { j.change(func() { j.reads[r.Unique] = *r }) }
 func (j *journal) DropRead(unique uint64)         { j.change(func() { delete(j.reads, unique) }) }
 func (j *journal) PutWorkers(n uint64)            { j.change(func() { j.workers = n }) }
+func (j *journal) PutLockDir(r *fs.LockDirRecord) { j.change(func() { j.lockDirs[r.ID] = *r }) }
+func (j *journal) DropLockDir(id uint64)          { j.change(func() { delete(j.lockDirs, id) }) }
 func (j *journal) DropContent(handle uint64)      { j.change(func() { delete(j.contents, handle) }) }
 func (j *journal) PutGrace(g *lockspace.Grace)    { j.change(func() { j.graces[g.ID] = *g }) }
 func (j *journal) DropGrace(id lockspace.GraceID) { j.change(func() { delete(j.graces, id) }) }

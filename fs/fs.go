@@ -78,6 +78,8 @@ type FS struct {
 	// controls are the open files of control directories, by number, from the
 	// same count.
 	controls map[uint64]*controlHandle
+	// lockDirs are the directories lock/NAME.
+	lockDirs lockDirs
 	// gatherings are those that readers wait for and that have not begun.
 	gatherings map[gatherKey]*gathering
 
@@ -148,6 +150,7 @@ func prepare(o Options) *FS {
 		handles:       make(map[uint64]*handle),
 		opening:       make(map[uint64]*node),
 		controls:      make(map[uint64]*controlHandle),
+		lockDirs:      newLockDirs(),
 		gatherings:    make(map[gatherKey]*gathering),
 		hints:         newHints(),
 		stream:        newStream(),
@@ -193,7 +196,7 @@ type Counts struct {
 func (f *FS) Counts() Counts {
 	_, holds, waits := f.table.Len()
 	return Counts{
-		Nodes: len(f.nodes.byID) - 1, // the root has two numbers
+		Nodes: len(f.nodes.byID) - 1 + len(f.lockDirs.byID), // the root has two numbers
 		Files: len(f.handles) + len(f.controls),
 		Holds: holds,
 		Waits: waits,

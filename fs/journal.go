@@ -103,6 +103,8 @@ type Journal interface {
 	PutRead(*ReadRecord)
 	DropRead(unique uint64)
 	PutWorkers(n uint64)
+	PutLockDir(*LockDirRecord)
+	DropLockDir(id uint64)
 }
 
 // Discard is a Journal for mounts that end with their process.
@@ -125,5 +127,7 @@ func (Discard) DropStream(uint64)         {}
 func (Discard) PutRead(*ReadRecord)       {}
 func (Discard) DropRead(uint64)           {}
 func (Discard) PutWorkers(uint64)         {}
+func (Discard) PutLockDir(*LockDirRecord) {}
+func (Discard) DropLockDir(uint64)        {}
 
 var _ Journal = Discard{}

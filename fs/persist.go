@@ -35,7 +35,8 @@ const (
 	kindEntry   = 9
 	kindGrace   = 10
 	// kindPidNS is in what is saved for the next mount only.
-	kindPidNS = 11
+	kindPidNS   = 11
+	kindLockDir = 12
 	// kindWorkers has the number 0.
 	kindWorkers = 13
 	kindStream  = 14
@@ -216,6 +217,15 @@ func (r *Records) PutWorkers(n uint64) {
 	r.put(kindWorkers, 0, e)
 }
 
+func (r *Records) PutLockDir(d *LockDirRecord) {
+	r.count(counterNode, d.ID)
+	e := r.begin()
+	e.u64(d.Lookups)
+	e.u32(d.UID)
+	e.key(d.Key)
+	r.put(kindLockDir, d.ID, e)
+}
+
 func (r *Records) DropNode(id uint64)                { r.store.Drop(kindNode, id) }
 func (r *Records) DropHandle(id uint64)              { r.store.Drop(kindHandle, id) }
 func (r *Records) DropBody(file uint64)              { r.store.Drop(kindBody, file) }
@@ -227,6 +237,7 @@ func (r *Records) DropWait(id lockspace.WaitID)      { r.store.Drop(kindWait, ui
 func (r *Records) DropGrace(id lockspace.GraceID)    { r.store.Drop(kindGrace, uint64(id)) }
 func (r *Records) DropStream(handle uint64)          { r.store.Drop(kindStream, handle) }
 func (r *Records) DropRead(unique uint64)            { r.store.Drop(kindRead, unique) }
+func (r *Records) DropLockDir(id uint64)             { r.store.Drop(kindLockDir, id) }
 func (r *Records) begin() encoder                    { return encoder{r.buf[:0]} }
 func (r *Records) put(k uint8, id uint64, e encoder) { r.buf = e.b; r.store.Put(k, id, e.b) }
 

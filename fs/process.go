@@ -107,6 +107,8 @@ type facts struct {
 	record []byte
 	// content is what was gathered for a control file.
 	content []byte
+	// names are those that a directory lock lists.
+	names []listedName
 	// conflict is the answer to F_GETLK.
 	conflict *conflict
 }

@@ -29,6 +29,7 @@ type Saved struct {
 	streams  []StreamRecord
 	reads    []ReadRecord
 	workers  uint64
+	lockDirs []LockDirRecord
 	counters [counters]uint64
 	pidNS    uint64
 	names    texts
@@ -109,6 +110,9 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 	case kindWorkers:
 		s.workers = d.u64()
 		return d.end("workers", id)
+	case kindLockDir:
+		s.lockDirs = append(s.lockDirs, LockDirRecord{ID: id, Lookups: d.u64(), UID: d.u32(), Key: d.key(&s.names)})
+		return d.end("directory of a lock", id)
 	case kindCounter:
 		if id >= counters || len(data) != 8 {
 			return fmt.Errorf("counter %d: %w", id, ErrRecord)
@@ -146,6 +150,9 @@ func Restore(o Options, s *Saved) (*FS, error) {
 		return nil, fmt.Errorf("no root: %w", ErrRecord)
 	}
 	f.nodes.byID[device.Root] = root
+	if err := f.restoreLockDirs(s); err != nil {
+		return nil, err
+	}
 	f.lastHandle = s.counters[counterHandle]
 	f.handles = make(map[uint64]*handle, s.handles.n)
 	for h := range s.handles.all() {
@@ -153,6 +160,7 @@ func Restore(o Options, s *Saved) (*FS, error) {
 			// Whether there is such an entry is seen when it is read: another
 			// program may have opened it.
 			f.controls[h.ID] = &controlHandle{HandleRecord: h.HandleRecord}
+			f.openedLockDir(h.Node)
 			continue
 		}
 		h.node = f.nodes.byID[h.Node]

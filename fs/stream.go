@@ -109,6 +109,7 @@ type stream struct {
 	asleep  map[uint64]*reader
 	limit   limiter
 	ticking bool
+	comms   comms
 	// workers is how many processes have served the mount; told says that its
 	// readers know.
 	workers uint64
@@ -191,6 +192,7 @@ func (f *FS) endStream(r *reader) {
 	f.journal.DropStream(r.Handle)
 	if len(s.readers) == 0 {
 		s.ring, s.first, s.bytes = nil, s.last+1, 0
+		s.comms.forget()
 	}
 }
 

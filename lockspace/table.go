@@ -390,6 +390,22 @@ func (t *Table) Waiting(k Key) int {
 	return l.queued - l.absent
 }
 
+// Waits returns the present waits of k, in the order of its queue. They must not be
+// changed, nor the table during the iteration.
+func (t *Table) Waits(k Key) iter.Seq[*Wait] {
+	return func(yield func(*Wait) bool) {
+		l := t.locks[k]
+		if l == nil {
+			return
+		}
+		for w := l.first; w != nil; w = w.next {
+			if !w.isAbsent() && !yield(&w.Wait) {
+				return
+			}
+		}
+	}
+}
+
 // Len returns the number of locks that are held, waited for or in grace, of holds and
 // of waits (absent ones included), of the whole table.
 func (t *Table) Len() (locks, holds, waits int) {

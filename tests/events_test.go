@@ -24,6 +24,7 @@ type eventLine struct {
 	PathBase64               string `json:"path_base64"`
 	Token, Count             uint64
 	Pid, UID                 int
+	Comm                     string
 	Workers                  int
 	Held, Waited             float64
 	By                       struct{ Pid, UID int }
@@ -180,6 +181,32 @@ func TestToolsReadEvents(t *testing.T) {
 	for _, p := range running {
 		p.Kill(t)
 	}
+}
+
+// Lines name the process, if it lives long enough to be looked at, also that it gave back
+// what it held when it is gone by then.
+func TestEventsNameProcesses(t *testing.T) {
+	m := mount(t)
+	r := readEvents(t, newClient(t, asAlice()), m.Path(".lockfs/events"), 4096)
+	r.await(t, "opened")
+	c := newClient(t)
+	eventually(t, answerLimit, func() bool {
+		wantErr(t, "close", c.Close(c.Open(m.Path("again"), takeFlags)), nil)
+		return strings.Contains(r.read(), `"comm":"client"`)
+	}, "a line names a client")
+	c.Open(m.Path("kept"), takeFlags)
+	r.await(t, `"path":"kept"`)
+	time.Sleep(100 * time.Millisecond) // it has been looked at
+	c.Kill()
+	r.await(t, `"released"`)
+	eventually(t, answerLimit, func() bool {
+		for _, l := range parseEvents(t, r.read()) {
+			if l.Event == "released" && l.Path == "kept" {
+				return l.Comm == "client" && l.Pid == c.Pid()
+			}
+		}
+		return false
+	}, "the line of the end names who held it")
 }
 
 // Several readers of one stream each, over killed workers and to the end of the
