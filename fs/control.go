@@ -21,16 +21,11 @@ import (
 // its open files are in a map of their own, where no lock call finds them.
 //
 // What a file contains is made when it is read at offset 0, and kept with the
-// open file for the reads that follow, so that short reads see one moment. It
-// outlives the process too, if it is not longer than [maxKept]; of a longer
-// one the next process makes another, in which the reader goes on. What is made
-// of all locks is gathered on a detour, see gather.go.
+// open file for the reads that follow, so that short reads see one moment, see
+// reading.go. What is made of all locks is gathered on a detour, see gather.go.
 
 // controlName is the name of control directories, which no lock can have.
 const controlName = ".lockfs"
-
-// maxKept is the most bytes of a file being read that outlive the process.
-const maxKept = 4096
 
 // The numbers of entries are part of the numbers of nodes, which outlive the
 // program: one is never given to another entry.
@@ -254,11 +249,8 @@ func (f *FS) accessControl(in *fuse.AccessIn) fuse.Status {
 // controlHandle is an open file or directory of a control directory.
 type controlHandle struct {
 	HandleRecord
-	// content is what a reader is in the middle of, nil if nobody is; kept
-	// says that there is a record of it.
-	content []byte
-	kept    bool
-	stream  *reader // nil: it is none
+	reading *reading // what a reader is in the middle of; nil if nobody is
+	stream  *reader  // nil: it is none
 }
 
 // openControl opens a control node; it returns the number of the open file.
@@ -285,8 +277,8 @@ func (f *FS) readControl(h *controlHandle, in *fuse.ReadIn) (fuse.ReadResult, fu
 	if h.stream != nil {
 		return f.readStream(h.stream, in)
 	}
-	if in.Offset > 0 && h.content != nil {
-		return part(h.content, in), fuse.OK
+	if in.Offset > 0 && h.reading != nil {
+		return h.reading.part(in)
 	}
 	c, ok := f.controlNode(h.Node)
 	switch {
@@ -295,21 +287,13 @@ func (f *FS) readControl(h *controlHandle, in *fuse.ReadIn) (fuse.ReadResult, fu
 	case c.isDir():
 		return nil, fuse.EISDIR
 	case c.gathered == nil:
-		h.content = c.content(f, c.about)
-	case f.facts == nil || f.facts.content == nil:
+		f.beginReading(h, newReading(c.content(f, c.about)))
+	case f.facts == nil || f.facts.reading == nil:
 		return nil, f.lookUpGathered(in, h, c)
 	default:
-		h.content = f.facts.content
+		f.beginReading(h, f.facts.reading)
 	}
-	switch {
-	case len(h.content) <= maxKept:
-		f.journal.PutContent(h.ID, h.content)
-		h.kept = true
-	case h.kept:
-		f.journal.DropContent(h.ID)
-		h.kept = false
-	}
-	return part(h.content, in), fuse.OK
+	return h.reading.part(in)
 }
 
 // maxSetting is the longest value that can be written, in bytes.
@@ -347,7 +331,8 @@ func (f *FS) closeControl(h *controlHandle) {
 	}
 	delete(f.controls, h.ID)
 	f.journal.DropHandle(h.ID)
-	if h.kept {
+	if h.reading != nil {
+		f.leaveReading(h)
 		f.journal.DropContent(h.ID)
 	}
 }

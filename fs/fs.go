@@ -80,6 +80,9 @@ type FS struct {
 	controls map[uint64]*controlHandle
 	// gatherings are those that readers wait for and that have not begun.
 	gatherings map[gatherKey]*gathering
+	// kept is how many bytes of what is read are in pieces in the journal, and
+	// lastPieces the highest number of any.
+	kept, lastPieces uint64
 
 	// facts is what the present request's detour found; nil on the first try.
 	facts *facts

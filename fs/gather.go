@@ -44,7 +44,7 @@ type gatherKey struct {
 // it, so that a hundred of them cost as much as one.
 type gathering struct {
 	once    sync.Once
-	content []byte
+	reading *reading
 }
 
 // lookUpGathered sends the READ of an open control file on a detour to what is
@@ -64,9 +64,9 @@ func (f *FS) lookUpGathered(in *fuse.ReadIn, h *controlHandle, c controlNode) fu
 				delete(f.gatherings, key)
 				s = f.table.Snapshot()
 			})
-			g.content = c.gathered(f.gather(s, about, key.uid))
+			g.reading = newReading(c.gathered(f.gather(s, about, key.uid)))
 		})
-		x.content = g.content
+		x.reading = g.reading
 	})
 	return device.Parked
 }

@@ -53,7 +53,7 @@ const (
 	ringLines = 4096
 	ringBytes = 4 << 20
 	// windowSize is the most that is in a window. It is a record.
-	windowSize = maxKept - 1
+	windowSize = pieceSize - 1
 	// sizeAhead is how much there seems to be, in bytes, behind what was read: so
 	// much tail -f reads at a time.
 	sizeAhead = 1 << 20
