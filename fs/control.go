@@ -58,8 +58,8 @@ type controlEntry struct {
 	// content makes what a reader finds, about a directory; nil for
 	// directories.
 	content func(f *FS, dir *node) []byte
-	// gathered makes it of what is gathered on a detour, instead.
-	gathered func(*seenLocks) []byte
+	// gathered makes it on a detour, instead, for a user: see gather.go.
+	gathered func(f *FS, about uint64, uid uint32) []byte
 	// set does what is written, about a directory, for its owner and root; nil
 	// for what cannot be written to. The error says what is wrong with it, and
 	// then it has changed nothing.
@@ -71,12 +71,12 @@ type controlEntry struct {
 var controlEntries = append([]controlEntry{
 	{number: controlVersion, in: controlDir, name: "version", rootOnly: true, content: (*FS).version},
 	{number: controlEvents, in: controlDir, name: "events", rootOnly: true, content: noContent, stream: true},
-	{number: controlMetrics, in: controlDir, name: "metrics", rootOnly: true, content: (*FS).metrics},
+	{number: controlMetrics, in: controlDir, name: "metrics", rootOnly: true, gathered: metricsOf},
 	{number: controlHealth, in: controlDir, name: "health", rootOnly: true, content: (*FS).health},
 	{number: controlPolicy, in: controlDir, name: "policy"},
-	{number: controlLocks, in: controlDir, name: "locks", gathered: formatLocks},
-	{number: controlJSON, in: controlDir, name: "locks.json", rootOnly: true, gathered: formatJSON},
-	{number: controlWaits, in: controlDir, name: "waits.dot", rootOnly: true, gathered: formatWaits},
+	{number: controlLocks, in: controlDir, name: "locks", gathered: listOf(formatLocks)},
+	{number: controlJSON, in: controlDir, name: "locks.json", rootOnly: true, gathered: listOf(formatJSON)},
+	{number: controlWaits, in: controlDir, name: "waits.dot", rootOnly: true, gathered: listOf(formatWaits)},
 }, policyEntries()...)
 
 // theControlDir is the control directory itself, which is in no other.

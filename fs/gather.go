@@ -59,16 +59,21 @@ func (f *FS) lookUpGathered(in *fuse.ReadIn, h *controlHandle, c controlNode) fu
 	f.lookUpLong(in.Unique, func(x *facts) {
 		// Whoever is first in the line does it for all.
 		g.once.Do(func() {
-			var s *lockspace.Snapshot
-			f.dev.Do(func() {
-				delete(f.gatherings, key)
-				s = f.table.Snapshot()
-			})
-			g.reading = newReading(c.gathered(f.gather(s, about, key.uid)))
+			f.dev.Do(func() { delete(f.gatherings, key) })
+			g.reading = newReading(c.gathered(f, about, key.uid))
 		})
 		x.reading = g.reading
 	})
 	return device.Parked
+}
+
+// listOf makes what is gathered of lists of locks.
+func listOf(format func(*seenLocks) []byte) func(*FS, uint64, uint32) []byte {
+	return func(f *FS, about uint64, uid uint32) []byte {
+		var s *lockspace.Snapshot
+		f.dev.Do(func() { s = f.table.Snapshot() })
+		return format(f.gather(s, about, uid))
+	}
 }
 
 // seenLocks are holds and waits at one moment, for one reader: by path, the
@@ -209,10 +214,16 @@ func (p *sites) look(dir uint64) {
 	if d == nil {
 		return
 	}
-	x.open = x.open || p.uid == d.file.UID || allows(d.file.Mode, mayRead|maySearch)
+	x.open = x.open || d.file.isListable(p.uid)
 	if len(d.file.entries) > 0 {
 		x.at, x.there = d.file.entries[0].key(), true
 	}
+}
+
+// isListable reports whether what is in a directory is shown to a user, as far as
+// its own bits say.
+func (x *file) isListable(uid uint32) bool {
+	return uid == 0 || uid == x.UID || allows(x.Mode, mayRead|maySearch)
 }
 
 // path returns the path of a lock from the directory that is asked. ok is false
