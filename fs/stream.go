@@ -126,8 +126,10 @@ func (s *stream) line(n uint64) *event { return s.ring[n%ringLines] }
 // size is how much room an event takes, as far as it has no bounds.
 func (e *event) size() int { return len(e.path) + len(e.line) }
 
-// happened adds a line.
+// happened adds a line: behind the one that says that the process was replaced, if
+// that has not been told.
 func (f *FS) happened(e *event) {
+	f.recovered()
 	s := &f.stream
 	if s.ring == nil {
 		s.ring = make([]*event, ringLines)
