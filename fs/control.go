@@ -278,7 +278,7 @@ func (f *FS) readControl(h *controlHandle, in *fuse.ReadIn) (fuse.ReadResult, fu
 		return f.readStream(h.stream, in)
 	}
 	if in.Offset > 0 && h.reading != nil {
-		return h.reading.part(in)
+		return f.readOn(h, in)
 	}
 	c, ok := f.controlNode(h.Node)
 	switch {
@@ -288,12 +288,12 @@ func (f *FS) readControl(h *controlHandle, in *fuse.ReadIn) (fuse.ReadResult, fu
 		return nil, fuse.EISDIR
 	case c.gathered == nil:
 		f.beginReading(h, newReading(c.content(f, c.about)))
-	case f.facts == nil || f.facts.reading == nil:
+	case f.facts == nil || f.facts.reading == nil || f.facts.reading.isLost():
 		return nil, f.lookUpGathered(in, h, c)
 	default:
 		f.beginReading(h, f.facts.reading)
 	}
-	return h.reading.part(in)
+	return f.readOn(h, in)
 }
 
 // maxSetting is the longest value that can be written, in bytes.

@@ -80,8 +80,9 @@ type FS struct {
 	controls map[uint64]*controlHandle
 	// gatherings are those that readers wait for and that have not begun.
 	gatherings map[gatherKey]*gathering
-	// kept is how many bytes of what is read are in pieces in the journal, and
+	// readings are what is being read of control files. kept is how many bytes of what is read are in pieces in the journal, and
 	// lastPieces the highest number of any.
+	readings         readings
 	kept, lastPieces uint64
 
 	// facts is what the present request's detour found; nil on the first try.
@@ -152,6 +153,7 @@ func prepare(o Options) *FS {
 		opening:       make(map[uint64]*node),
 		controls:      make(map[uint64]*controlHandle),
 		gatherings:    make(map[gatherKey]*gathering),
+		readings:      readings{most: maxInMemory},
 		hints:         newHints(),
 		stream:        newStream(),
 	}

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"container/list"
 	"fmt"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -16,7 +17,9 @@ import (
 // much, the next process knows the size. Whoever is in the middle of it, and not
 // at its end, gets ESTALE then: to go on in another list, of another moment, would
 // show locks twice, or not at all, and a reader could not know. It may read again
-// from the beginning.
+// from the beginning. The same befalls who has not read for longest, when more than
+// [maxInMemory] is being read: a list of a million locks is a hundred megabytes, and
+// files may be opened and left.
 
 const (
 	// pieceSize is the most bytes of it in a record.
@@ -25,6 +28,7 @@ const (
 	maxPieces    = 64
 	maxKept      = maxPieces * pieceSize
 	maxKeptInAll = 16 << 20
+	maxInMemory  = 512 << 20
 )
 
 // ContentRecord is what must outlive the process of what the reader of a control
@@ -42,9 +46,10 @@ type ContentRecord struct {
 
 // reading is what readers are in the middle of.
 type reading struct {
-	// text is nil if it is lost.
-	text []byte
-	size uint64
+	// text is nil if it is lost; place is its place in [readings] else.
+	text  []byte
+	place *list.Element
+	size  uint64
 	// pieces is as in ContentRecord, and readers the number of open files.
 	pieces  uint64
 	readers int
@@ -58,11 +63,48 @@ func pieceID(pieces uint64, i int) uint64 { return pieces*maxPieces + uint64(i) 
 // pieceCount is how many pieces size bytes have.
 func pieceCount(size uint64) int { return int((size + pieceSize - 1) / pieceSize) }
 
-// part is what a READ gets.
-func (r *reading) part(in *fuse.ReadIn) (fuse.ReadResult, fuse.Status) {
-	if r.text == nil && in.Offset < r.size {
+func (r *reading) isLost() bool { return r.text == nil && r.size > 0 }
+
+// readings are those that are in memory, and not lost.
+type readings struct {
+	order list.List // of *reading, in the order in which they were read last
+	bytes uint64
+	most  uint64
+}
+
+// add adds one. Others may be lost by it.
+func (m *readings) add(r *reading) {
+	r.place = m.order.PushBack(r)
+	m.bytes += r.size
+	for m.bytes > m.most && m.order.Len() > 1 {
+		oldest := m.order.Front().Value.(*reading)
+		m.remove(oldest)
+		oldest.text = nil
+	}
+}
+
+func (m *readings) remove(r *reading) {
+	if r.place != nil {
+		m.order.Remove(r.place)
+		m.bytes -= r.size
+		r.place = nil
+	}
+}
+
+// read says that one is being read.
+func (m *readings) read(r *reading) {
+	if r.place != nil {
+		m.order.MoveToBack(r.place)
+	}
+}
+
+// readOn is a READ of what an open file is in the middle of.
+func (f *FS) readOn(h *controlHandle, in *fuse.ReadIn) (fuse.ReadResult, fuse.Status) {
+	r := h.reading
+	if r.isLost() && in.Offset < r.size {
 		return nil, errStale
 	}
+	f.readings.read(r)
 	return part(r.text, in), fuse.OK
 }
 
@@ -70,7 +112,9 @@ func (r *reading) part(in *fuse.ReadIn) (fuse.ReadResult, fuse.Status) {
 func (f *FS) beginReading(h *controlHandle, r *reading) {
 	f.leaveReading(h)
 	h.reading = r
-	r.readers++
+	if r.readers++; r.readers == 1 {
+		f.readings.add(r)
+	}
 	record := ContentRecord{Handle: h.ID, Size: r.size}
 	if r.size <= pieceSize {
 		record.Text = r.text
@@ -104,7 +148,11 @@ func (f *FS) leaveReading(h *controlHandle) {
 		return
 	}
 	h.reading = nil
-	if r.readers--; r.readers > 0 || r.pieces == 0 {
+	if r.readers--; r.readers > 0 {
+		return
+	}
+	f.readings.remove(r)
+	if r.pieces == 0 {
 		return
 	}
 	for i := range pieceCount(r.size) {
@@ -139,7 +187,9 @@ func (f *FS) restoreReadings(s *Saved) error {
 			return fmt.Errorf("content of open file %d is not whole: %w", c.Handle, ErrRecord)
 		}
 		h.reading = r
-		r.readers++
+		if r.readers++; r.readers == 1 && !r.isLost() {
+			f.readings.add(r)
+		}
 	}
 	if len(s.pieces) > 0 {
 		return fmt.Errorf("%d pieces of nothing: %w", len(s.pieces), ErrRecord)
