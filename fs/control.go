@@ -22,16 +22,11 @@ import (
 // its open files are in a map of their own, where no lock call finds them.
 //
 // What a file contains is made when it is read at offset 0, and kept with the
-// open file for the reads that follow, so that short reads see one moment. It
-// outlives the process too, if it is not longer than [maxKept]; of a longer
-// one the next process makes another, in which the reader goes on. What is made
-// of all locks is gathered on a detour, see gather.go.
+// open file for the reads that follow, so that short reads see one moment, see
+// reading.go. What is made of all locks is gathered on a detour, see gather.go.
 
 // controlName is the name of control directories, which no lock can have.
 const controlName = ".lockfs"
-
-// maxKept is the most bytes of a file being read that outlive the process.
-const maxKept = 4096
 
 // The numbers of entries are part of the numbers of nodes, which outlive the
 // program: one is never given to another entry.
@@ -71,8 +66,8 @@ type controlEntry struct {
 	// content makes what a reader finds, about a directory; nil for
 	// directories.
 	content func(f *FS, dir *node) []byte
-	// gathered makes it of what is gathered on a detour, instead.
-	gathered func(*seenLocks) []byte
+	// gathered makes it on a detour, instead, for a user: see gather.go.
+	gathered func(f *FS, about uint64, uid uint32) []byte
 	// ofLock makes it of one lock, instead, for what is in lock/NAME.
 	ofLock func(*lockSeen, Processes) []byte
 	// set does what is written, about a directory, for its owner and root; nil
@@ -86,12 +81,12 @@ type controlEntry struct {
 var controlEntries = append([]controlEntry{
 	{number: controlVersion, in: controlDir, name: "version", rootOnly: true, content: (*FS).version},
 	{number: controlEvents, in: controlDir, name: "events", rootOnly: true, content: noContent, stream: true},
-	{number: controlMetrics, in: controlDir, name: "metrics", rootOnly: true, content: (*FS).metrics},
+	{number: controlMetrics, in: controlDir, name: "metrics", rootOnly: true, gathered: metricsOf},
 	{number: controlHealth, in: controlDir, name: "health", rootOnly: true, content: (*FS).health},
 	{number: controlPolicy, in: controlDir, name: "policy"},
-	{number: controlLocks, in: controlDir, name: "locks", gathered: formatLocks},
-	{number: controlJSON, in: controlDir, name: "locks.json", rootOnly: true, gathered: formatJSON},
-	{number: controlWaits, in: controlDir, name: "waits.dot", rootOnly: true, gathered: formatWaits},
+	{number: controlLocks, in: controlDir, name: "locks", gathered: listOf(formatLocks)},
+	{number: controlJSON, in: controlDir, name: "locks.json", rootOnly: true, gathered: listOf(formatJSON)},
+	{number: controlWaits, in: controlDir, name: "waits.dot", rootOnly: true, gathered: listOf(formatWaits)},
 	{number: controlLock, in: controlDir, name: "lock"},
 }, append(lockEntries, policyEntries()...)...)
 
@@ -309,11 +304,8 @@ func (f *FS) accessControl(in *fuse.AccessIn) fuse.Status {
 // controlHandle is an open file or directory of a control directory.
 type controlHandle struct {
 	HandleRecord
-	// content is what a reader is in the middle of, nil if nobody is; kept
-	// says that there is a record of it.
-	content []byte
-	kept    bool
-	stream  *reader // nil: it is none
+	reading *reading // what a reader is in the middle of; nil if nobody is
+	stream  *reader  // nil: it is none
 	// names are what is listed of a directory lock, nil if nobody has begun.
 	names []listedName
 }
@@ -343,8 +335,8 @@ func (f *FS) readControl(h *controlHandle, in *fuse.ReadIn) (fuse.ReadResult, fu
 	if h.stream != nil {
 		return f.readStream(h.stream, in)
 	}
-	if in.Offset > 0 && h.content != nil {
-		return part(h.content, in), fuse.OK
+	if in.Offset > 0 && h.reading != nil {
+		return f.readOn(h, in)
 	}
 	c, ok := f.controlNode(h.Node)
 	switch {
@@ -353,23 +345,15 @@ func (f *FS) readControl(h *controlHandle, in *fuse.ReadIn) (fuse.ReadResult, fu
 	case c.isDir():
 		return nil, fuse.EISDIR
 	case c.content != nil:
-		h.content = c.content(f, c.about)
-	case f.facts != nil && f.facts.content != nil:
-		h.content = f.facts.content
+		f.beginReading(h, newReading(c.content(f, c.about)))
+	case f.facts != nil && f.facts.reading != nil && !f.facts.reading.isLost():
+		f.beginReading(h, f.facts.reading)
 	case c.gathered != nil:
 		return nil, f.lookUpGathered(in, h, c)
 	default:
 		return nil, f.lookUpLock(in, c)
 	}
-	switch {
-	case len(h.content) <= maxKept:
-		f.journal.PutContent(h.ID, h.content)
-		h.kept = true
-	case h.kept:
-		f.journal.DropContent(h.ID)
-		h.kept = false
-	}
-	return part(h.content, in), fuse.OK
+	return f.readOn(h, in)
 }
 
 // maxSetting is the longest value that can be written, in bytes.
@@ -408,7 +392,8 @@ func (f *FS) closeControl(h *controlHandle) {
 	delete(f.controls, h.ID)
 	f.closedLockDir(h.Node)
 	f.journal.DropHandle(h.ID)
-	if h.kept {
+	if h.reading != nil {
+		f.leaveReading(h)
 		f.journal.DropContent(h.ID)
 	}
 }

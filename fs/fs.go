@@ -82,6 +82,10 @@ type FS struct {
 	lockDirs lockDirs
 	// gatherings are those that readers wait for and that have not begun.
 	gatherings map[gatherKey]*gathering
+	// readings are what is being read of control files. kept is how many bytes of what is read are in pieces in the journal, and
+	// lastPieces the highest number of any.
+	readings         readings
+	kept, lastPieces uint64
 
 	// facts is what the present request's detour found; nil on the first try.
 	facts *facts
@@ -152,6 +156,7 @@ func prepare(o Options) *FS {
 		controls:      make(map[uint64]*controlHandle),
 		lockDirs:      newLockDirs(),
 		gatherings:    make(map[gatherKey]*gathering),
+		readings:      readings{most: maxInMemory},
 		hints:         newHints(),
 		stream:        newStream(),
 	}

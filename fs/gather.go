@@ -44,7 +44,7 @@ type gatherKey struct {
 // it, so that a hundred of them cost as much as one.
 type gathering struct {
 	once    sync.Once
-	content []byte
+	reading *reading
 }
 
 // lookUpGathered sends the READ of an open control file on a detour to what is
@@ -59,16 +59,21 @@ func (f *FS) lookUpGathered(in *fuse.ReadIn, h *controlHandle, c controlNode) fu
 	f.lookUpLong(in.Unique, func(x *facts) {
 		// Whoever is first in the line does it for all.
 		g.once.Do(func() {
-			var s *lockspace.Snapshot
-			f.dev.Do(func() {
-				delete(f.gatherings, key)
-				s = f.table.Snapshot()
-			})
-			g.content = c.gathered(f.gather(s, about, key.uid))
+			f.dev.Do(func() { delete(f.gatherings, key) })
+			g.reading = newReading(c.gathered(f, about, key.uid))
 		})
-		x.content = g.content
+		x.reading = g.reading
 	})
 	return device.Parked
+}
+
+// listOf makes what is gathered of lists of locks.
+func listOf(format func(*seenLocks) []byte) func(*FS, uint64, uint32) []byte {
+	return func(f *FS, about uint64, uid uint32) []byte {
+		var s *lockspace.Snapshot
+		f.dev.Do(func() { s = f.table.Snapshot() })
+		return format(f.gather(s, about, uid))
+	}
 }
 
 // seenLocks are holds and waits at one moment, for one reader: by path, the

@@ -92,10 +92,12 @@ type Journal interface {
 	DropFile(ino uint64)
 	PutEntry(*EntryRecord)
 	DropEntry(id uint64)
-	// PutContent keeps what the reader of a control file is in the middle of,
-	// at most [maxKept] bytes, by the number of the open file.
-	PutContent(handle uint64, content []byte)
+	// PutContent adds a record or replaces that of the same open file. A piece has
+	// at most [pieceSize] bytes.
+	PutContent(*ContentRecord)
 	DropContent(handle uint64)
+	PutPiece(id uint64, text []byte)
+	DropPiece(id uint64)
 	// PutStream, and PutRead, add a record or replace the one with the same
 	// number. PutWorkers keeps how many processes have served the mount.
 	PutStream(*StreamRecord)
@@ -120,8 +122,10 @@ func (Discard) PutFile(*FileRecord)       {}
 func (Discard) DropFile(uint64)           {}
 func (Discard) PutEntry(*EntryRecord)     {}
 func (Discard) DropEntry(uint64)          {}
-func (Discard) PutContent(uint64, []byte) {}
+func (Discard) PutContent(*ContentRecord) {}
 func (Discard) DropContent(uint64)        {}
+func (Discard) PutPiece(uint64, []byte)   {}
+func (Discard) DropPiece(uint64)          {}
 func (Discard) PutStream(*StreamRecord)   {}
 func (Discard) DropStream(uint64)         {}
 func (Discard) PutRead(*ReadRecord)       {}

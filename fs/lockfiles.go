@@ -53,7 +53,7 @@ func (f *FS) lookUpLock(in *fuse.ReadIn, c controlNode) fuse.Status {
 	if len(seen.holds)+len(seen.waits) > gatherAtOnce {
 		lookUp = f.lookUpLong
 	}
-	lookUp(in.Unique, func(x *facts) { x.content = c.ofLock(seen, &oneLook{Processes: f.procs}) })
+	lookUp(in.Unique, func(x *facts) { x.reading = newReading(c.ofLock(seen, &oneLook{Processes: f.procs})) })
 	return device.Parked
 }
 

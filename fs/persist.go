@@ -41,6 +41,8 @@ const (
 	kindWorkers = 13
 	kindStream  = 14
 	kindRead    = 15
+	// 16 to 18 are not fs's.
+	kindPiece = 19
 )
 
 // Records is a [Journal] that writes records to a store.
@@ -155,11 +157,16 @@ func (r *Records) PutBody(b *BodyRecord) {
 	r.put(kindBody, b.File, e)
 }
 
-func (r *Records) PutContent(handle uint64, content []byte) {
+func (r *Records) PutContent(c *ContentRecord) {
 	e := r.begin()
-	e.bytes(content)
-	r.put(kindContent, handle, e)
+	e.u64(c.Size)
+	e.u64(c.Pieces)
+	e.bytes(c.Text)
+	r.put(kindContent, c.Handle, e)
 }
+
+// PutPiece puts what is in no other format.
+func (r *Records) PutPiece(id uint64, text []byte) { r.store.Put(kindPiece, id, text) }
 
 func (r *Records) PutHold(h *lockspace.Hold) {
 	e := r.begin()
@@ -232,6 +239,7 @@ func (r *Records) DropBody(file uint64)              { r.store.Drop(kindBody, fi
 func (r *Records) DropFile(ino uint64)               { r.store.Drop(kindFile, ino) }
 func (r *Records) DropEntry(id uint64)               { r.store.Drop(kindEntry, id) }
 func (r *Records) DropContent(handle uint64)         { r.store.Drop(kindContent, handle) }
+func (r *Records) DropPiece(id uint64)               { r.store.Drop(kindPiece, id) }
 func (r *Records) DropHold(id lockspace.HoldID)      { r.store.Drop(kindHold, uint64(id)) }
 func (r *Records) DropWait(id lockspace.WaitID)      { r.store.Drop(kindWait, uint64(id)) }
 func (r *Records) DropGrace(id lockspace.GraceID)    { r.store.Drop(kindGrace, uint64(id)) }

@@ -22,7 +22,8 @@ type Saved struct {
 	entries  slab[entry]
 	handles  slab[handle]
 	bodies   []*BodyRecord
-	contents map[uint64][]byte
+	contents []ContentRecord
+	pieces   map[uint64][]byte
 	holds    slab[lockspace.Hold]
 	waits    []lockspace.Wait
 	graces   []lockspace.Grace
@@ -73,11 +74,16 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 		})
 		return d.end("body", id)
 	case kindContent:
-		if s.contents == nil {
-			s.contents = make(map[uint64][]byte)
-		}
-		s.contents[id] = append([]byte(nil), d.bytes(maxKept)...)
+		s.contents = append(s.contents, ContentRecord{
+			Handle: id, Size: d.u64(), Pieces: d.u64(), Text: append([]byte{}, d.bytes(pieceSize)...),
+		})
 		return d.end("content", id)
+	case kindPiece:
+		if s.pieces == nil {
+			s.pieces = make(map[uint64][]byte)
+		}
+		s.pieces[id] = append([]byte(nil), data...)
+		return nil
 	case kindHold:
 		h := s.holds.new()
 		h.ID, h.Token, h.Listed = lockspace.HoldID(id), d.u64(), d.u64()
@@ -172,12 +178,8 @@ func Restore(o Options, s *Saved) (*FS, error) {
 			return nil, fmt.Errorf("open file %d is there twice: %w", h.ID, ErrRecord)
 		}
 	}
-	for id, content := range s.contents {
-		h := f.controls[id]
-		if h == nil {
-			return nil, fmt.Errorf("content: no open file %d: %w", id, ErrRecord)
-		}
-		h.content, h.kept = content, true
+	if err := f.restoreReadings(s); err != nil {
+		return nil, err
 	}
 	if err := f.restoreStreams(s); err != nil {
 		return nil, err

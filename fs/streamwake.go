@@ -136,8 +136,9 @@ func (f *FS) restoreStreams(s *Saved) error {
 // requests that it found are to be carried out as if nobody had died.
 func (f *FS) TookOver() { f.journal.PutWorkers(f.stream.workers) }
 
-// recovered is the first thing that a process does which has taken over: when a
-// step ends, and so the answers of the process before have been repeated.
+// recovered is the first thing that readers hear of a process which has taken over:
+// before what happens in its first step, or when that ends. The answers of the
+// process before have been repeated then.
 func (f *FS) recovered() {
 	s := &f.stream
 	if s.told || s.workers == 1 {

@@ -39,6 +39,8 @@ type Table struct {
 	// number and by handle.
 	waitsByOwner  map[uint64][]*wait
 	waitsByHandle map[uint64][]*wait
+	// waitsIn counts the waits for the locks in each directory.
+	waitsIn map[uint64]int
 	// ownerHolds counts the holds of each fcntl owner number on all locks:
 	// nobody can be waiting for one who has none.
 	ownerHolds map[uint64]int
@@ -135,6 +137,7 @@ func New(env Environment) *Table {
 		listings:      make(map[uint64]*directory),
 		waitsByOwner:  make(map[uint64][]*wait),
 		waitsByHandle: make(map[uint64][]*wait),
+		waitsIn:       make(map[uint64]int),
 		ownerHolds:    make(map[uint64]int),
 		policies:      make(map[uint64]Policy),
 		leases:        make(map[HoldID]*event),
@@ -298,6 +301,7 @@ func (t *Table) insert(l *lock, h *Hold) {
 		l.exclusive++
 	}
 	t.holds++
+	t.listings[l.key.Dir].holds++
 	if h.Via == ViaFcntl {
 		t.ownerHolds[h.Party.Owner]++
 	}
@@ -329,6 +333,7 @@ func (t *Table) remove(l *lock, i int) *Hold {
 		l.exclusive--
 	}
 	t.holds--
+	t.listings[l.key.Dir].holds--
 	if h.Via == ViaFcntl {
 		if t.ownerHolds[h.Party.Owner]--; t.ownerHolds[h.Party.Owner] == 0 {
 			delete(t.ownerHolds, h.Party.Owner)

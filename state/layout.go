@@ -15,7 +15,7 @@ package state
 // read into.
 
 // Version is the format's. Files of another version are refused.
-const Version = 2
+const Version = 3
 
 const (
 	magic = "lockfs\x00\x01"

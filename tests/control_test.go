@@ -61,7 +61,7 @@ func TestTheControlDirectoryIsReadWithCat(t *testing.T) {
 					`. .lockfs/version; echo $program $state`:       version + " 2\n",
 					`dd if=.lockfs/version bs=1 2>/dev/null`:        out,
 					`dd if=.lockfs/version bs=7 skip=1 2>/dev/null`: out[7:],
-					`tail -n 1 .lockfs/version`:                     "state=2\n",
+					`tail -n 1 .lockfs/version`:                     "state=3\n",
 					`stat -c '%F %a %u %g %s %h' .lockfs .lockfs/version`: fmt.Sprintf(
 						"directory 555 %d %d 0 2\nregular empty file 444 %d %d 0 1\n", m.uid, m.gid, m.uid, m.gid),
 				} {
