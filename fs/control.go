@@ -17,20 +17,16 @@ import (
 // Its files and directories are entries of one table. Their nodes are made up
 // when they are asked for: a node's number says which entry it is and which
 // directory it is about, so the kernel may keep it over any number of
-// processes, and no reference is counted. Nothing of it reaches the lock table:
+// processes, and no reference is counted. (What is in lock/NAME has numbers for
+// names, which have to be kept: see lockdir.go.) Nothing of it reaches the lock table:
 // its open files are in a map of their own, where no lock call finds them.
 //
 // What a file contains is made when it is read at offset 0, and kept with the
-// open file for the reads that follow, so that short reads see one moment. It
-// outlives the process too, if it is not longer than [maxKept]; of a longer
-// one the next process makes another, in which the reader goes on. What is made
-// of all locks is gathered on a detour, see gather.go.
+// open file for the reads that follow, so that short reads see one moment, see
+// reading.go. What is made of all locks is gathered on a detour, see gather.go.
 
 // controlName is the name of control directories, which no lock can have.
 const controlName = ".lockfs"
-
-// maxKept is the most bytes of a file being read that outlive the process.
-const maxKept = 4096
 
 // The numbers of entries are part of the numbers of nodes, which outlive the
 // program: one is never given to another entry.
@@ -47,6 +43,13 @@ const (
 	controlJSON    = 9
 	controlWaits   = 10
 	controlHealth  = 11
+	controlLock    = 12
+	controlOneLock = 13
+	controlHolder  = 14
+	controlToken   = 15
+	controlMode    = 16
+	controlWaiting = 17
+	controlCheck   = 18
 
 	controlEvents  = 20
 	controlMetrics = 21
@@ -63,8 +66,10 @@ type controlEntry struct {
 	// content makes what a reader finds, about a directory; nil for
 	// directories.
 	content func(f *FS, dir *node) []byte
-	// gathered makes it of what is gathered on a detour, instead.
-	gathered func(*seenLocks) []byte
+	// gathered makes it on a detour, instead, for a user: see gather.go.
+	gathered func(f *FS, about uint64, uid uint32) []byte
+	// ofLock makes it of one lock, instead, for what is in lock/NAME.
+	ofLock func(*lockSeen, Processes) []byte
 	// set does what is written, about a directory, for its owner and root; nil
 	// for what cannot be written to. The error says what is wrong with it, and
 	// then it has changed nothing.
@@ -76,13 +81,14 @@ type controlEntry struct {
 var controlEntries = append([]controlEntry{
 	{number: controlVersion, in: controlDir, name: "version", rootOnly: true, content: (*FS).version},
 	{number: controlEvents, in: controlDir, name: "events", rootOnly: true, content: noContent, stream: true},
-	{number: controlMetrics, in: controlDir, name: "metrics", rootOnly: true, content: (*FS).metrics},
+	{number: controlMetrics, in: controlDir, name: "metrics", rootOnly: true, gathered: metricsOf},
 	{number: controlHealth, in: controlDir, name: "health", rootOnly: true, content: (*FS).health},
 	{number: controlPolicy, in: controlDir, name: "policy"},
-	{number: controlLocks, in: controlDir, name: "locks", gathered: formatLocks},
-	{number: controlJSON, in: controlDir, name: "locks.json", rootOnly: true, gathered: formatJSON},
-	{number: controlWaits, in: controlDir, name: "waits.dot", rootOnly: true, gathered: formatWaits},
-}, policyEntries()...)
+	{number: controlLocks, in: controlDir, name: "locks", gathered: listOf(formatLocks)},
+	{number: controlJSON, in: controlDir, name: "locks.json", rootOnly: true, gathered: listOf(formatJSON)},
+	{number: controlWaits, in: controlDir, name: "waits.dot", rootOnly: true, gathered: listOf(formatWaits)},
+	{number: controlLock, in: controlDir, name: "lock"},
+}, append(lockEntries, policyEntries()...)...)
 
 // theControlDir is the control directory itself, which is in no other.
 var theControlDir = controlEntry{number: controlDir, name: controlName}
@@ -94,13 +100,14 @@ func (f *FS) version(*node) []byte {
 }
 
 // Numbers of control nodes: controlNodes, the directory's number above the
-// entry's. Those of other nodes, which count up from 1, stay below, and
-// device.Root is above.
+// entry's; in lock/NAME lockDirNodes too, and that directory's own number. Those of
+// other nodes, which count up from 1, stay below, and device.Root is above.
 const (
 	controlNodes    = uint64(1) << 62
+	lockDirNodes    = uint64(1) << 61
 	controlDirShift = 8
 	// maxNode is the highest number of a node that can be a directory.
-	maxNode = controlNodes>>controlDirShift - 1
+	maxNode = lockDirNodes>>controlDirShift - 1
 )
 
 // isControl reports whether a number is that of a control node.
@@ -110,42 +117,76 @@ func isControl(id uint64) bool { return id>>62 == controlNodes>>62 }
 type controlNode struct {
 	*controlEntry
 	about *node
+	// lock is the directory lock/NAME that it is, or is in; else nil.
+	lock *lockDir
 }
 
 func (c controlNode) id() uint64 {
+	if c.lock != nil {
+		return controlNodes | lockDirNodes | c.lock.ID<<controlDirShift | uint64(c.number)
+	}
 	return controlNodes | c.about.ID<<controlDirShift | uint64(c.number)
 }
+
+// entry returns another entry about the same.
+func (c controlNode) entry(e *controlEntry) controlNode { return controlNode{e, c.about, c.lock} }
 
 // controlNode returns the control node with a number. ok is false if there is
 // no such directory any more, or, after a change of programs, no such entry.
 func (f *FS) controlNode(id uint64) (c controlNode, ok bool) {
-	about := f.nodes.get((id &^ controlNodes) >> controlDirShift)
-	if about == nil || about.file.Kind != directory {
+	about := (id &^ controlNodes) >> controlDirShift
+	if c.lock = f.lockDirs.of(id); c.lock != nil {
+		about = c.lock.Key.Dir
+	}
+	c.about = f.nodes.get(about)
+	if c.about == nil || c.about.file.Kind != directory {
 		return c, false
 	}
-	number := uint8(id)
-	if number == controlDir {
-		return controlNode{&theControlDir, about}, true
+	if c.controlEntry = entryOf(uint8(id)); c.controlEntry == nil {
+		return c, false
+	}
+	return c, c.isAbout(c.about) && (c.lock != nil) == c.isOneLocks()
+}
+
+// entryOf returns the entry with a number, nil if there is none.
+func entryOf(number uint8) *controlEntry {
+	switch number {
+	case controlDir:
+		return &theControlDir
+	case controlOneLock:
+		return &theLockDir
 	}
 	for i := range controlEntries {
 		if e := &controlEntries[i]; e.number == number {
-			return controlNode{e, about}, e.isAbout(about)
+			return e
 		}
 	}
-	return c, false
+	return nil
 }
+
+// isOneLocks reports whether it is a directory lock/NAME, or in one.
+func (e *controlEntry) isOneLocks() bool { return e.number == controlOneLock || e.in == controlOneLock }
+
+// tellsLocks reports whether it tells of locks to those only who may see them, see
+// gather.go. (What tells of the locks of several directories is there for all.)
+func (e *controlEntry) tellsLocks() bool { return e.number == controlLock || e.isOneLocks() }
 
 // isAbout reports whether the control directory of d has the entry.
 func (e *controlEntry) isAbout(d *node) bool { return !e.rootOnly || d.ID == rootDir }
 
 // reach returns the control node of a request whose caller may search the
-// directory. Else the status says why not: ESTALE, EACCES, or Parked.
+// directory, and be shown its locks, if it tells of these. Else the status says why
+// not: ESTALE, EACCES, or Parked.
 func (f *FS) reach(in *fuse.InHeader) (controlNode, fuse.Status) {
 	c, ok := f.controlNode(in.NodeId)
 	if !ok {
 		return c, errStale
 	}
-	return c, f.permit(in, c.about, maySearch)
+	status := f.permit(in, c.about, maySearch)
+	if status == fuse.OK && c.tellsLocks() && !c.about.file.isShownTo(in.Uid) {
+		status = fuse.EACCES
+	}
+	return c, status
 }
 
 // lookupControl finds a name in a control directory.
@@ -154,10 +195,13 @@ func (f *FS) lookupControl(in *fuse.InHeader, name string, out *fuse.EntryOut) f
 	if status != fuse.OK {
 		return status
 	}
+	if c.number == controlLock {
+		return f.lookupLock(in, c, name, out)
+	}
 	for i := range controlEntries {
 		e := &controlEntries[i]
 		if e.in == c.number && e.name == name && e.isAbout(c.about) {
-			f.enterControl(controlNode{e, c.about}, out)
+			f.enterControl(c.entry(e), out)
 			return fuse.OK
 		}
 	}
@@ -166,6 +210,9 @@ func (f *FS) lookupControl(in *fuse.InHeader, name string, out *fuse.EntryOut) f
 
 // enterControl answers with a control node.
 func (f *FS) enterControl(c controlNode, out *fuse.EntryOut) {
+	if c.lock != nil {
+		f.enteredLockDir(c.lock)
+	}
 	out.NodeId = c.id()
 	out.Generation = 1
 	f.controlAttr(c, &out.Attr)
@@ -186,12 +233,15 @@ func (f *FS) controlAttr(c controlNode, out *fuse.Attr) {
 	out.Mtime, out.Mtimensec = seconds(c.about.file.Modified)
 	out.Atime, out.Atimensec = out.Mtime, out.Mtimensec
 	out.Ctime, out.Ctimensec = out.Mtime, out.Mtimensec
+	if c.tellsLocks() && !c.about.file.isShown() {
+		out.Mode &^= 0o077
+	}
 	if c.stream {
 		f.streamAttr(out)
 	}
 }
 
-func (e *controlEntry) isDir() bool { return e.content == nil && e.gathered == nil }
+func (e *controlEntry) isDir() bool { return e.content == nil && e.gathered == nil && e.ofLock == nil }
 
 func (e *controlEntry) mode() uint32 {
 	switch {
@@ -254,11 +304,10 @@ func (f *FS) accessControl(in *fuse.AccessIn) fuse.Status {
 // controlHandle is an open file or directory of a control directory.
 type controlHandle struct {
 	HandleRecord
-	// content is what a reader is in the middle of, nil if nobody is; kept
-	// says that there is a record of it.
-	content []byte
-	kept    bool
-	stream  *reader // nil: it is none
+	reading *reading // what a reader is in the middle of; nil if nobody is
+	stream  *reader  // nil: it is none
+	// names are what is listed of a directory lock, nil if nobody has begun.
+	names []listedName
 }
 
 // openControl opens a control node; it returns the number of the open file.
@@ -273,6 +322,7 @@ func (f *FS) openControl(in *fuse.OpenIn) (uint64, fuse.Status) {
 	p := lockspace.Process{Pid: in.Pid, UID: in.Uid, GID: in.Gid}
 	h := &controlHandle{HandleRecord: f.newHandle(in.NodeId, p)}
 	f.controls[h.ID] = h
+	f.openedLockDir(h.Node)
 	f.journal.PutHandle(&h.HandleRecord)
 	if c.stream {
 		f.beginStream(h)
@@ -285,8 +335,8 @@ func (f *FS) readControl(h *controlHandle, in *fuse.ReadIn) (fuse.ReadResult, fu
 	if h.stream != nil {
 		return f.readStream(h.stream, in)
 	}
-	if in.Offset > 0 && h.content != nil {
-		return part(h.content, in), fuse.OK
+	if in.Offset > 0 && h.reading != nil {
+		return f.readOn(h, in)
 	}
 	c, ok := f.controlNode(h.Node)
 	switch {
@@ -294,22 +344,16 @@ func (f *FS) readControl(h *controlHandle, in *fuse.ReadIn) (fuse.ReadResult, fu
 		return nil, errStale
 	case c.isDir():
 		return nil, fuse.EISDIR
-	case c.gathered == nil:
-		h.content = c.content(f, c.about)
-	case f.facts == nil || f.facts.content == nil:
+	case c.content != nil:
+		f.beginReading(h, newReading(c.content(f, c.about)))
+	case f.facts != nil && f.facts.reading != nil && !f.facts.reading.isLost():
+		f.beginReading(h, f.facts.reading)
+	case c.gathered != nil:
 		return nil, f.lookUpGathered(in, h, c)
 	default:
-		h.content = f.facts.content
+		return nil, f.lookUpLock(in, c)
 	}
-	switch {
-	case len(h.content) <= maxKept:
-		f.journal.PutContent(h.ID, h.content)
-		h.kept = true
-	case h.kept:
-		f.journal.DropContent(h.ID)
-		h.kept = false
-	}
-	return part(h.content, in), fuse.OK
+	return f.readOn(h, in)
 }
 
 // maxSetting is the longest value that can be written, in bytes.
@@ -346,8 +390,10 @@ func (f *FS) closeControl(h *controlHandle) {
 		f.endStream(h.stream)
 	}
 	delete(f.controls, h.ID)
+	f.closedLockDir(h.Node)
 	f.journal.DropHandle(h.ID)
-	if h.kept {
+	if h.reading != nil {
+		f.leaveReading(h)
 		f.journal.DropContent(h.ID)
 	}
 }
@@ -361,6 +407,11 @@ func (f *FS) readControlDir(in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status
 	case !c.isDir():
 		return fuse.ENOTDIR
 	}
+	if c.number == controlLock {
+		if status := f.beginNames(in, c.about); status != fuse.OK {
+			return status
+		}
+	}
 	parent := c.about.ID
 	if c.number != controlDir {
 		parent = controlNodes | c.about.ID<<controlDirShift | uint64(c.in)
@@ -371,13 +422,17 @@ func (f *FS) readControlDir(in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status
 	if in.Offset < afterDotDot && !out.AddDirEntry(fuse.DirEntry{Name: "..", Ino: parent, Mode: unix.S_IFDIR, Off: afterDotDot}) {
 		return fuse.OK
 	}
+	if c.number == controlLock {
+		f.listNames(in, out)
+		return fuse.OK
+	}
 	for i := range controlEntries {
 		e := &controlEntries[i]
 		place := uint64(i) + firstPlace + 1
 		if in.Offset >= place || e.in != c.number || !e.isAbout(c.about) {
 			continue
 		}
-		entry := fuse.DirEntry{Name: e.name, Ino: controlNode{e, c.about}.id(), Mode: e.mode(), Off: place}
+		entry := fuse.DirEntry{Name: e.name, Ino: c.entry(e).id(), Mode: e.mode(), Off: place}
 		if !out.AddDirEntry(entry) {
 			break
 		}

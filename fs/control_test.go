@@ -2,7 +2,6 @@ package fs_test
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -137,7 +136,7 @@ func TestControlDirectoryIsThereAndNotListed(t *testing.T) {
 			}
 			names, offset = append(names, entries...), next
 		}
-		if got := fmt.Sprint(names); got != "[. .. version events metrics health policy locks locks.json waits.dot]" {
+		if got := fmt.Sprint(names); got != "[. .. version events metrics health policy locks locks.json waits.dot lock]" {
 			t.Errorf(".lockfs lists %s by %d bytes", got, size)
 		}
 		s.call(opReleasedir, dir, u64(handle), zeros(16))
@@ -286,7 +285,7 @@ func TestReadersOfControlFilesSurvive(t *testing.T) {
 			t.Errorf("%s finds %q, %v", []string{"who had not begun", "who begins anew", "who opens now"}[i], got, errno)
 		}
 	}
-	if entries, _ := s.readdirOf(dir, listing, 2, 4096); fmt.Sprint(entries) != "[version events metrics health policy locks locks.json waits.dot]" {
+	if entries, _ := s.readdirOf(dir, listing, 2, 4096); fmt.Sprint(entries) != "[version events metrics health policy locks locks.json waits.dot lock]" {
 		t.Errorf("the listing goes on with %q", entries)
 	}
 	if errno := s.flock(began, unix.F_WRLCK); errno != unix.EOPNOTSUPP {
@@ -294,35 +293,6 @@ func TestReadersOfControlFilesSurvive(t *testing.T) {
 	}
 	for _, f := range []file{began, ended, fresh, now} {
 		s.release(f)
-	}
-}
-
-// What is too long to be kept is made anew by the next process, and leaves no
-// record.
-func TestALongControlFileIsMadeAnew(t *testing.T) {
-	records := store{}
-	s := serveWith(t, func(o *fs.Options) {
-		o.Journal = fs.NewRecords(records, new(fs.Saved))
-		o.Program = "short"
-	})
-	f := s.mustOpen(s.walk(".lockfs", "version"), unix.O_RDONLY)
-	s.read(f, 0, 10)
-	s.options.Program = strings.Repeat("x", 10_000)
-	s.restore(records)
-	text := "program=" + s.options.Program + "\nstate=0\n"
-	if got, errno := s.read(f, 0, 4096); got != text[:4096] || errno != 0 {
-		t.Fatalf("the beginning: %d bytes, %v", len(got), errno)
-	}
-	s.restore(records)
-	if got, errno := s.read(f, 4096, 64<<10); got != text[4096:] || errno != 0 {
-		t.Errorf("the rest: %d bytes, %v", len(got), errno)
-	}
-	s.release(f)
-	s.call(opGetattr, 1, zeros(16))
-	for k := range records {
-		if k[0] == 2 || k[0] == 7 { // open files, what is read
-			t.Errorf("record %d of kind %d is left", k[1], k[0])
-		}
 	}
 }
 

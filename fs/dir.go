@@ -41,7 +41,7 @@ func (f *FS) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse
 		return status
 	}
 	if name == controlName {
-		f.enterControl(controlNode{&theControlDir, dir}, out)
+		f.enterControl(controlNode{controlEntry: &theControlDir, about: dir}, out)
 		return fuse.OK
 	}
 	key := lockspace.Key{Dir: dir.ID, Name: name}
@@ -70,9 +70,13 @@ func (f *FS) enter(d *node, out *fuse.EntryOut) {
 	f.attr(d, &out.Attr)
 }
 
-// Forget takes the kernel's references to a node back. Those to control nodes
-// are not counted.
+// Forget takes the kernel's references to a node back. Of those to control nodes
+// only the ones to what is in lock/NAME are counted.
 func (f *FS) Forget(id, count uint64) {
+	if isControl(id) {
+		f.forgetControl(id, count)
+		return
+	}
 	if d := f.nodes.get(id); d != nil {
 		f.forget(d, count)
 	}

@@ -36,6 +36,10 @@ import (
 //	token        the fencing token of the hold; 0 if there is none
 //	pid, uid     the process that asked for it, and its user; pid 0: it is in a
 //	             pid namespace that the daemon cannot see
+//	comm         the name of that process (proc(5)) a little later, if it could be
+//	             found out before the line was written, else "": not of one that had
+//	             ended by then, or while there was more to look at than time for it.
+//	             If it is not UTF-8, as path, with comm_base64
 //	opener       the process that opened the file, another than pid if that one
 //	             got it passed on: flock(1) takes for a shell, and exits
 //	via, mode    as in a holder's record
@@ -52,8 +56,7 @@ import (
 // once, and what has not ended is held. A call of fcntl(2) that merges what its
 // owner holds, or converts it, takes a new token for all that is one hold now;
 // what that replaces has been released just before, as replaced. Requests that
-// fail at once are no events, but deadlocks. comm is not in a line: it would have
-// to be read from /proc while others wait for their locks.
+// fail at once are no events, but deadlocks.
 //
 // These are about the stream itself:
 //
@@ -105,6 +108,9 @@ type event struct {
 	path   string
 	token  uint64
 	taker  lockspace.Process
+	// comm is the taker's, see eventcomm.go, who had asked at a time since boot.
+	comm   string
+	asked  time.Duration
 	opener uint32
 	bytes  lockspace.Range
 	held   time.Duration
@@ -134,16 +140,11 @@ func (e *event) append(b []byte) []byte {
 	case eventRecovered:
 		return appendNumber(b, "workers", e.number, "}\n")
 	}
-	b = append(b, `,"path":`...)
-	b = appendJSON(b, e.path)
-	if !utf8.ValidString(e.path) {
-		b = append(b, `,"path_base64":"`...)
-		b = base64.StdEncoding.AppendEncode(b, []byte(e.path))
-		b = append(b, '"')
-	}
+	b = appendBytes(b, "path", e.path)
 	b = appendNumber(b, "token", e.token, "")
 	b = appendNumber(b, "pid", uint64(e.taker.Pid), "")
 	b = appendNumber(b, "uid", uint64(e.taker.UID), "")
+	b = appendBytes(b, "comm", e.comm)
 	b = appendNumber(b, "opener", uint64(e.opener), `,"via":"`)
 	b = append(b, e.via.String()...)
 	b = append(b, `","mode":"`...)
@@ -167,6 +168,22 @@ func (e *event) append(b []byte) []byte {
 		b = appendNumber(b, "uid", uint64(e.by.UID), "}")
 	}
 	return append(b, "}\n"...)
+}
+
+// appendBytes appends a key with bytes as text, and if they are none, in base64 too.
+func appendBytes(b []byte, key, s string) []byte {
+	b = append(b, `,"`...)
+	b = append(b, key...)
+	b = append(b, `":`...)
+	b = appendJSON(b, s)
+	if !utf8.ValidString(s) {
+		b = append(b, `,"`...)
+		b = append(b, key...)
+		b = append(b, `_base64":"`...)
+		b = base64.StdEncoding.AppendEncode(b, []byte(s))
+		b = append(b, '"')
+	}
+	return b
 }
 
 // appendNumber appends a key with a number, and what comes after it.

@@ -51,6 +51,13 @@ func (p *processes) kill(pid uint32) {
 	p.dead[pid] = true
 }
 
+// revive gives a number that was a dead process's to another one.
+func (p *processes) revive(pid uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.dead, pid)
+}
+
 // looked returns how often a process was looked at.
 func (p *processes) looked() int {
 	p.mu.Lock()
@@ -190,11 +197,13 @@ type journal struct {
 	handles  map[uint64]fs.HandleRecord
 	bodies   map[uint64]string
 	contents map[uint64]string
+	pieces   map[uint64]string
 	files    map[uint64]fs.FileRecord
 	entries  map[uint64]fs.EntryRecord
 	graces   map[lockspace.GraceID]lockspace.Grace
 	streams  map[uint64]fs.StreamRecord
 	reads    map[uint64]fs.ReadRecord
+	lockDirs map[uint64]fs.LockDirRecord
 	workers  uint64
 	commits  int
 	// open: something was changed and not committed yet.
@@ -209,11 +218,13 @@ func newJournal() *journal {
 		handles:  make(map[uint64]fs.HandleRecord),
 		bodies:   make(map[uint64]string),
 		contents: make(map[uint64]string),
+		pieces:   make(map[uint64]string),
 		files:    make(map[uint64]fs.FileRecord),
 		entries:  make(map[uint64]fs.EntryRecord),
 		graces:   make(map[lockspace.GraceID]lockspace.Grace),
 		streams:  make(map[uint64]fs.StreamRecord),
 		reads:    make(map[uint64]fs.ReadRecord),
+		lockDirs: make(map[uint64]fs.LockDirRecord),
 	}
 }
 
@@ -238,17 +249,21 @@ func (j *journal) PutFile(x *fs.FileRecord)     { j.change(func() { j.files[x.In
 func (j *journal) DropFile(ino uint64)          { j.change(func() { delete(j.files, ino) }) }
 func (j *journal) PutEntry(e *fs.EntryRecord)   { j.change(func() { j.entries[e.ID] = *e }) }
 func (j *journal) DropEntry(id uint64)          { j.change(func() { delete(j.entries, id) }) }
-func (j *journal) PutContent(handle uint64, content []byte) {
-	j.change(func() { j.contents[handle] = string(content) })
+func (j *journal) PutContent(c *fs.ContentRecord) {
+	j.change(func() { j.contents[c.Handle] = string(c.Text) })
 }
-func (j *journal) PutStream(r *fs.StreamRecord)   { j.change(func() { j.streams[r.Handle] = *r }) }
-func (j *journal) DropStream(handle uint64)       { j.change(func() { delete(j.streams, handle) }) }
-func (j *journal) PutRead(r *fs.ReadRecord)       { j.change(func() { j.reads[r.Unique] = *r }) }
-func (j *journal) DropRead(unique uint64)         { j.change(func() { delete(j.reads, unique) }) }
-func (j *journal) PutWorkers(n uint64)            { j.change(func() { j.workers = n }) }
-func (j *journal) DropContent(handle uint64)      { j.change(func() { delete(j.contents, handle) }) }
-func (j *journal) PutGrace(g *lockspace.Grace)    { j.change(func() { j.graces[g.ID] = *g }) }
-func (j *journal) DropGrace(id lockspace.GraceID) { j.change(func() { delete(j.graces, id) }) }
+func (j *journal) PutPiece(id uint64, text []byte) { j.change(func() { j.pieces[id] = string(text) }) }
+func (j *journal) DropPiece(id uint64)             { j.change(func() { delete(j.pieces, id) }) }
+func (j *journal) PutStream(r *fs.StreamRecord)    { j.change(func() { j.streams[r.Handle] = *r }) }
+func (j *journal) DropStream(handle uint64)        { j.change(func() { delete(j.streams, handle) }) }
+func (j *journal) PutRead(r *fs.ReadRecord)        { j.change(func() { j.reads[r.Unique] = *r }) }
+func (j *journal) DropRead(unique uint64)          { j.change(func() { delete(j.reads, unique) }) }
+func (j *journal) PutWorkers(n uint64)             { j.change(func() { j.workers = n }) }
+func (j *journal) DropContent(handle uint64)       { j.change(func() { delete(j.contents, handle) }) }
+func (j *journal) PutGrace(g *lockspace.Grace)     { j.change(func() { j.graces[g.ID] = *g }) }
+func (j *journal) DropGrace(id lockspace.GraceID)  { j.change(func() { delete(j.graces, id) }) }
+func (j *journal) PutLockDir(r *fs.LockDirRecord)  { j.change(func() { j.lockDirs[r.ID] = *r }) }
+func (j *journal) DropLockDir(id uint64)           { j.change(func() { delete(j.lockDirs, id) }) }
 func (j *journal) look(f func()) (committed bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

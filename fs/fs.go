@@ -81,8 +81,14 @@ type FS struct {
 	// controls are the open files of control directories, by number, from the
 	// same count.
 	controls map[uint64]*controlHandle
+	// lockDirs are the directories lock/NAME.
+	lockDirs lockDirs
 	// gatherings are those that readers wait for and that have not begun.
 	gatherings map[gatherKey]*gathering
+	// readings are what is being read of control files. kept is how many bytes of what is read are in pieces in the journal, and
+	// lastPieces the highest number of any.
+	readings         readings
+	kept, lastPieces uint64
 
 	// facts is what the present request's detour found; nil on the first try.
 	facts *facts
@@ -159,7 +165,9 @@ func prepare(o Options) *FS {
 		handles:       make(map[uint64]*handle),
 		opening:       make(map[uint64]*node),
 		controls:      make(map[uint64]*controlHandle),
+		lockDirs:      newLockDirs(),
 		gatherings:    make(map[gatherKey]*gathering),
+		readings:      readings{most: maxInMemory},
 		hints:         newHints(),
 		stream:        newStream(),
 	}
@@ -204,7 +212,7 @@ type Counts struct {
 func (f *FS) Counts() Counts {
 	_, holds, waits := f.table.Len()
 	return Counts{
-		Nodes: len(f.nodes.byID) - 1, // the root has two numbers
+		Nodes: len(f.nodes.byID) - 1 + len(f.lockDirs.byID), // the root has two numbers
 		Files: len(f.handles) + len(f.controls),
 		Holds: holds,
 		Waits: waits,

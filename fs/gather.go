@@ -44,7 +44,7 @@ type gatherKey struct {
 // it, so that a hundred of them cost as much as one.
 type gathering struct {
 	once    sync.Once
-	content []byte
+	reading *reading
 }
 
 // lookUpGathered sends the READ of an open control file on a detour to what is
@@ -59,16 +59,21 @@ func (f *FS) lookUpGathered(in *fuse.ReadIn, h *controlHandle, c controlNode) fu
 	f.lookUpLong(in.Unique, func(x *facts) {
 		// Whoever is first in the line does it for all.
 		g.once.Do(func() {
-			var s *lockspace.Snapshot
-			f.dev.Do(func() {
-				delete(f.gatherings, key)
-				s = f.table.Snapshot()
-			})
-			g.content = c.gathered(f.gather(s, about, key.uid))
+			f.dev.Do(func() { delete(f.gatherings, key) })
+			g.reading = newReading(c.gathered(f, about, key.uid))
 		})
-		x.content = g.content
+		x.reading = g.reading
 	})
 	return device.Parked
+}
+
+// listOf makes what is gathered of lists of locks.
+func listOf(format func(*seenLocks) []byte) func(*FS, uint64, uint32) []byte {
+	return func(f *FS, about uint64, uid uint32) []byte {
+		var s *lockspace.Snapshot
+		f.dev.Do(func() { s = f.table.Snapshot() })
+		return format(f.gather(s, about, uid))
+	}
 }
 
 // seenLocks are holds and waits at one moment, for one reader: by path, the
@@ -95,13 +100,7 @@ type seenLock struct {
 // gather gathers a snapshot, of the locks in a directory and below that a user
 // may see. On detours only.
 func (f *FS) gather(s *lockspace.Snapshot, about uint64, uid uint32) *seenLocks {
-	for complete := false; ; {
-		f.dev.Do(func() { complete = s.Gather(gatherAtOnce) })
-		if complete {
-			break
-		}
-		time.Sleep(gatherPause)
-	}
+	f.gatherAll(s)
 	p := &sites{f: f, about: about, uid: uid, known: make(map[uint64]*site)}
 	p.find(s)
 	seen, look := &seenLocks{began: s.Began}, &oneLook{Processes: f.procs}
@@ -113,8 +112,8 @@ func (f *FS) gather(s *lockspace.Snapshot, about uint64, uid uint32) *seenLocks 
 	}
 	for w := range s.Waits() {
 		if path, ok := p.path(w.Key); ok {
-			l := seenLock{path: path, request: &w.Request, since: w.Since, who: w.Party.Taker}
-			l.comm, _ = commOf(look, l.who, w.Since)
+			l := seenWait(look, w)
+			l.path = path
 			if o := w.Party.Opener; o.Pid != l.who.Pid {
 				if comm, lives := commOf(look, o, w.Party.Opened); lives {
 					l.opener, l.openerComm = o, comm
@@ -125,6 +124,24 @@ func (f *FS) gather(s *lockspace.Snapshot, about uint64, uid uint32) *seenLocks 
 	}
 	slices.SortStableFunc(seen.locks, func(a, b seenLock) int { return strings.Compare(a.path, b.path) })
 	return seen
+}
+
+// gatherAll has a snapshot be complete. On detours only.
+func (f *FS) gatherAll(s *lockspace.Snapshot) {
+	for complete := false; ; {
+		f.dev.Do(func() { complete = s.Gather(gatherAtOnce) })
+		if complete {
+			return
+		}
+		time.Sleep(gatherPause)
+	}
+}
+
+// seenWait returns a wait, but for its path. On detours only.
+func seenWait(procs Processes, w *lockspace.Wait) seenLock {
+	l := seenLock{request: &w.Request, since: w.Since, who: w.Party.Taker}
+	l.comm, _ = commOf(procs, l.who, w.Since)
+	return l
 }
 
 // commOf returns the name of a process that did something at a time, and whether
@@ -138,6 +155,12 @@ func commOf(procs Processes, p lockspace.Process, at lockspace.Instant) (comm st
 	}
 	return "", false
 }
+
+// isShown reports whether everybody may see what locks there are in a directory, as
+// far as its own bits say, and isShownTo whether a user may: see above.
+func (x *file) isShown() bool { return allows(x.Mode, mayRead|maySearch) }
+
+func (x *file) isShownTo(uid uint32) bool { return uid == 0 || uid == x.UID || x.isShown() }
 
 // sites are where directories are, seen from one of them, by one user.
 type sites struct {
@@ -209,7 +232,7 @@ func (p *sites) look(dir uint64) {
 	if d == nil {
 		return
 	}
-	x.open = x.open || p.uid == d.file.UID || allows(d.file.Mode, mayRead|maySearch)
+	x.open = d.file.isShownTo(p.uid)
 	if len(d.file.entries) > 0 {
 		x.at, x.there = d.file.entries[0].key(), true
 	}

@@ -93,10 +93,12 @@ type Journal interface {
 	DropFile(ino uint64)
 	PutEntry(*EntryRecord)
 	DropEntry(id uint64)
-	// PutContent keeps what the reader of a control file is in the middle of,
-	// at most [maxKept] bytes, by the number of the open file.
-	PutContent(handle uint64, content []byte)
+	// PutContent adds a record or replaces that of the same open file. A piece has
+	// at most [pieceSize] bytes.
+	PutContent(*ContentRecord)
 	DropContent(handle uint64)
+	PutPiece(id uint64, text []byte)
+	DropPiece(id uint64)
 	// PutStream, and PutRead, add a record or replace the one with the same
 	// number. PutWorkers keeps how many processes have served the mount.
 	PutStream(*StreamRecord)
@@ -104,6 +106,8 @@ type Journal interface {
 	PutRead(*ReadRecord)
 	DropRead(unique uint64)
 	PutWorkers(n uint64)
+	PutLockDir(*LockDirRecord)
+	DropLockDir(id uint64)
 }
 
 // Discard is a Journal for mounts that end with their process.
@@ -119,12 +123,16 @@ func (Discard) PutFile(*FileRecord)       {}
 func (Discard) DropFile(uint64)           {}
 func (Discard) PutEntry(*EntryRecord)     {}
 func (Discard) DropEntry(uint64)          {}
-func (Discard) PutContent(uint64, []byte) {}
+func (Discard) PutContent(*ContentRecord) {}
 func (Discard) DropContent(uint64)        {}
+func (Discard) PutPiece(uint64, []byte)   {}
+func (Discard) DropPiece(uint64)          {}
 func (Discard) PutStream(*StreamRecord)   {}
 func (Discard) DropStream(uint64)         {}
 func (Discard) PutRead(*ReadRecord)       {}
 func (Discard) DropRead(uint64)           {}
 func (Discard) PutWorkers(uint64)         {}
+func (Discard) PutLockDir(*LockDirRecord) {}
+func (Discard) DropLockDir(uint64)        {}
 
 var _ Journal = Discard{}

@@ -20,6 +20,7 @@ func (l listener) Took(h *lockspace.Hold, after *lockspace.Wait) {
 	e := l.f.lockEvent(eventTaken, &h.Request)
 	e.token = h.Token
 	e.waited = l.f.waited(after)
+	l.f.nameTaker(e, l.f.clock.Now().Boot)
 	l.f.happened(e)
 }
 
@@ -46,15 +47,19 @@ func (l listener) Left(h *lockspace.Hold, r lockspace.Range, why lockspace.Reaso
 	default:
 		e.reason = why.String()
 	}
+	l.f.nameTaker(e, h.Since.Boot)
 	l.f.happened(e)
 }
 
 // Waits is an event.
 func (l listener) Waits(w *lockspace.Wait) {
 	l.f.meter.waits++
-	if l.f.stream.isRead() {
-		l.f.happened(l.f.lockEvent(eventWaiting, &w.Request))
+	if !l.f.stream.isRead() {
+		return
 	}
+	e := l.f.lockEvent(eventWaiting, &w.Request)
+	l.f.nameTaker(e, w.Since.Boot)
+	l.f.happened(e)
 }
 
 // Denied is an event if it is the end of a wait, or a deadlock.
@@ -76,6 +81,7 @@ func (l listener) Denied(r *lockspace.Request, after *lockspace.Wait, err error)
 	default:
 		e.reason = "broken"
 	}
+	l.f.nameTaker(e, l.f.clock.Now().Boot-e.waited)
 	l.f.happened(e)
 }
 

@@ -337,8 +337,7 @@ func TestReadersOfLocksWaitTogether(t *testing.T) {
 	}
 }
 
-// What a reader has begun with and is not long outlives the process; of what is
-// longer the next process makes another.
+// What a reader has begun with outlives the process, see reading_test.go too.
 func TestReadersOfLocksSurvive(t *testing.T) {
 	records := store{}
 	s := serveControl(t, records)

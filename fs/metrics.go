@@ -14,6 +14,9 @@ import (
 // (https://prometheus.io/docs/specs/om/open_metrics_spec/). Names, types and
 // labels are a contract; there may be more of each later.
 //
+// Of lockspaces there are holds and waiters, see lockspaces.go, in which a label has
+// the path of one.
+//
 // All counts begin with the process that serves the mount, as a monitoring system
 // expects of a program that was restarted; only how many processes there were
 // outlives them. What is there at present is counted when it is asked for.
@@ -88,10 +91,9 @@ func (m *meter) denied(f *FS, r *lockspace.Request, after *lockspace.Wait, err e
 	}
 }
 
-// metrics writes it all.
-func (f *FS) metrics(*node) []byte {
+// writeMetrics writes all but what is told of lockspaces. Within a step.
+func (f *FS) writeMetrics(w *metricWriter) {
 	m, n := &f.meter, f.Counts()
-	w := metricWriter{}
 	w.family("lockfs_holds", "gauge", "", "Holds there are: grants of locks, or of byte ranges.")
 	w.value("lockfs_holds", "", uint64(n.Holds))
 	w.family("lockfs_waiters", "gauge", "", "Requests that wait for a lock, or have a place kept for them.")
@@ -144,10 +146,9 @@ func (f *FS) metrics(*node) []byte {
 		k := &traffic[i]
 		w.histogram("lockfs_request_seconds", label("kind", k.Kind), device.LatencyBounds[:], k.Latency[:], k.Sum)
 	}
-	return append(w.b, "# EOF\n"...)
 }
 
-// metricWriter writes the text. What it is given needs no escapes.
+// metricWriter writes the text. What it is given needs no escapes any more.
 type metricWriter struct{ b []byte }
 
 // family begins a metric family.

@@ -35,11 +35,14 @@ const (
 	kindEntry   = 9
 	kindGrace   = 10
 	// kindPidNS is in what is saved for the next mount only.
-	kindPidNS = 11
+	kindPidNS   = 11
+	kindLockDir = 12
 	// kindWorkers has the number 0.
 	kindWorkers = 13
 	kindStream  = 14
 	kindRead    = 15
+	// 16 to 18 are not fs's.
+	kindPiece = 19
 )
 
 // Records is a [Journal] that writes records to a store.
@@ -155,11 +158,16 @@ func (r *Records) PutBody(b *BodyRecord) {
 	r.put(kindBody, b.File, e)
 }
 
-func (r *Records) PutContent(handle uint64, content []byte) {
+func (r *Records) PutContent(c *ContentRecord) {
 	e := r.begin()
-	e.bytes(content)
-	r.put(kindContent, handle, e)
+	e.u64(c.Size)
+	e.u64(c.Pieces)
+	e.bytes(c.Text)
+	r.put(kindContent, c.Handle, e)
 }
+
+// PutPiece puts what is in no other format.
+func (r *Records) PutPiece(id uint64, text []byte) { r.store.Put(kindPiece, id, text) }
 
 func (r *Records) PutHold(h *lockspace.Hold) {
 	e := r.begin()
@@ -217,17 +225,28 @@ func (r *Records) PutWorkers(n uint64) {
 	r.put(kindWorkers, 0, e)
 }
 
+func (r *Records) PutLockDir(d *LockDirRecord) {
+	r.count(counterNode, d.ID)
+	e := r.begin()
+	e.u64(d.Lookups)
+	e.u32(d.UID)
+	e.key(d.Key)
+	r.put(kindLockDir, d.ID, e)
+}
+
 func (r *Records) DropNode(id uint64)                { r.store.Drop(kindNode, id) }
 func (r *Records) DropHandle(id uint64)              { r.store.Drop(kindHandle, id) }
 func (r *Records) DropBody(file uint64)              { r.store.Drop(kindBody, file) }
 func (r *Records) DropFile(ino uint64)               { r.store.Drop(kindFile, ino) }
 func (r *Records) DropEntry(id uint64)               { r.store.Drop(kindEntry, id) }
 func (r *Records) DropContent(handle uint64)         { r.store.Drop(kindContent, handle) }
+func (r *Records) DropPiece(id uint64)               { r.store.Drop(kindPiece, id) }
 func (r *Records) DropHold(id lockspace.HoldID)      { r.store.Drop(kindHold, uint64(id)) }
 func (r *Records) DropWait(id lockspace.WaitID)      { r.store.Drop(kindWait, uint64(id)) }
 func (r *Records) DropGrace(id lockspace.GraceID)    { r.store.Drop(kindGrace, uint64(id)) }
 func (r *Records) DropStream(handle uint64)          { r.store.Drop(kindStream, handle) }
 func (r *Records) DropRead(unique uint64)            { r.store.Drop(kindRead, unique) }
+func (r *Records) DropLockDir(id uint64)             { r.store.Drop(kindLockDir, id) }
 func (r *Records) begin() encoder                    { return encoder{r.buf[:0]} }
 func (r *Records) put(k uint8, id uint64, e encoder) { r.buf = e.b; r.store.Put(k, id, e.b) }
 

@@ -105,8 +105,10 @@ type facts struct {
 	killed *bool
 	// record is the holder record that was asked for.
 	record []byte
-	// content is what was gathered for a control file.
-	content []byte
+	// reading is what was gathered for a control file.
+	reading *reading
+	// names are those that a directory lock lists.
+	names []listedName
 	// conflict is the answer to F_GETLK.
 	conflict *conflict
 	// takeIn takes in what the detour has opened outside, and notOpened is why

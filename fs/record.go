@@ -3,6 +3,7 @@ package fs
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,17 +89,13 @@ func (f *FS) readsOwn(h *handle, pid uint32) bool {
 // moment: with read=pid, that is the pid of the holder.
 func (f *FS) lookUpRecord(unique uint64, d *node) {
 	k, pidOnly := d.key, f.policyOf(d).readsPid()
-	var holds []lockspace.Hold
-	for h := range f.table.Holds(k) {
-		holds = append(holds, *h)
-	}
-	waiting := f.table.Waiting(k)
+	holds, waiting := slices.Collect(f.table.Holds(k)), f.table.Waiting(k)
 	stranger := f.lookForStranger(k)
 	f.lookUp(unique, func(x *facts) {
 		s := stranger()
 		switch {
 		case pidOnly && len(holds) > 0:
-			p, _ := findHolder(f.procs, &holds[0])
+			p, _ := findHolder(f.procs, holds[0])
 			x.record = fmt.Appendf(nil, "%d\n", p.Pid)
 		case pidOnly && s != nil:
 			x.record = fmt.Appendf(nil, "%d\n", s.Pid)
@@ -149,10 +146,9 @@ func (o *oneLook) User(uid uint32) string {
 // formatRecord writes the record of a lock: for each holder, oldest first,
 // lines of key=value; an empty line between holders. The keys and their order
 // are a contract.
-func formatRecord(procs Processes, holds []lockspace.Hold, waiting int) []byte {
+func formatRecord(procs Processes, holds []*lockspace.Hold, waiting int) []byte {
 	b := []byte{}
-	for i := range holds {
-		h := &holds[i]
+	for i, h := range holds {
 		p, info := findHolder(procs, h)
 		if i > 0 {
 			b = append(b, '\n')

@@ -22,13 +22,15 @@ type Saved struct {
 	entries  slab[entry]
 	handles  slab[handle]
 	bodies   []*BodyRecord
-	contents map[uint64][]byte
+	contents []ContentRecord
+	pieces   map[uint64][]byte
 	holds    slab[lockspace.Hold]
 	waits    []lockspace.Wait
 	graces   []lockspace.Grace
 	streams  []StreamRecord
 	reads    []ReadRecord
 	workers  uint64
+	lockDirs []LockDirRecord
 	counters [counters]uint64
 	pidNS    uint64
 	names    texts
@@ -72,11 +74,16 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 		})
 		return d.end("body", id)
 	case kindContent:
-		if s.contents == nil {
-			s.contents = make(map[uint64][]byte)
-		}
-		s.contents[id] = append([]byte(nil), d.bytes(maxKept)...)
+		s.contents = append(s.contents, ContentRecord{
+			Handle: id, Size: d.u64(), Pieces: d.u64(), Text: append([]byte{}, d.bytes(pieceSize)...),
+		})
 		return d.end("content", id)
+	case kindPiece:
+		if s.pieces == nil {
+			s.pieces = make(map[uint64][]byte)
+		}
+		s.pieces[id] = append([]byte(nil), data...)
+		return nil
 	case kindHold:
 		h := s.holds.new()
 		h.ID, h.Token, h.Listed = lockspace.HoldID(id), d.u64(), d.u64()
@@ -109,6 +116,9 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 	case kindWorkers:
 		s.workers = d.u64()
 		return d.end("workers", id)
+	case kindLockDir:
+		s.lockDirs = append(s.lockDirs, LockDirRecord{ID: id, Lookups: d.u64(), UID: d.u32(), Key: d.key(&s.names)})
+		return d.end("directory of a lock", id)
 	case kindCounter:
 		if id >= counters || len(data) != 8 {
 			return fmt.Errorf("counter %d: %w", id, ErrRecord)
@@ -146,6 +156,9 @@ func Restore(o Options, s *Saved) (*FS, error) {
 		return nil, fmt.Errorf("no root: %w", ErrRecord)
 	}
 	f.nodes.byID[device.Root] = root
+	if err := f.restoreLockDirs(s); err != nil {
+		return nil, err
+	}
 	f.lastHandle = s.counters[counterHandle]
 	f.handles = make(map[uint64]*handle, s.handles.n)
 	for h := range s.handles.all() {
@@ -153,6 +166,7 @@ func Restore(o Options, s *Saved) (*FS, error) {
 			// Whether there is such an entry is seen when it is read: another
 			// program may have opened it.
 			f.controls[h.ID] = &controlHandle{HandleRecord: h.HandleRecord}
+			f.openedLockDir(h.Node)
 			continue
 		}
 		h.node = f.nodes.byID[h.Node]
@@ -164,12 +178,8 @@ func Restore(o Options, s *Saved) (*FS, error) {
 			return nil, fmt.Errorf("open file %d is there twice: %w", h.ID, ErrRecord)
 		}
 	}
-	for id, content := range s.contents {
-		h := f.controls[id]
-		if h == nil {
-			return nil, fmt.Errorf("content: no open file %d: %w", id, ErrRecord)
-		}
-		h.content, h.kept = content, true
+	if err := f.restoreReadings(s); err != nil {
+		return nil, err
 	}
 	if err := f.restoreStreams(s); err != nil {
 		return nil, err

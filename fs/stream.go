@@ -53,7 +53,7 @@ const (
 	ringLines = 4096
 	ringBytes = 4 << 20
 	// windowSize is the most that is in a window. It is a record.
-	windowSize = maxKept - 1
+	windowSize = pieceSize - 1
 	// sizeAhead is how much there seems to be, in bytes, behind what was read: so
 	// much tail -f reads at a time.
 	sizeAhead = 1 << 20
@@ -109,6 +109,7 @@ type stream struct {
 	asleep  map[uint64]*reader
 	limit   limiter
 	ticking bool
+	comms   comms
 	// workers is how many processes have served the mount; told says that its
 	// readers know.
 	workers uint64
@@ -126,8 +127,10 @@ func (s *stream) line(n uint64) *event { return s.ring[n%ringLines] }
 // size is how much room an event takes, as far as it has no bounds.
 func (e *event) size() int { return len(e.path) + len(e.line) }
 
-// happened adds a line.
+// happened adds a line: behind the one that says that the process was replaced, if
+// that has not been told.
 func (f *FS) happened(e *event) {
+	f.recovered()
 	s := &f.stream
 	if s.ring == nil {
 		s.ring = make([]*event, ringLines)
@@ -191,6 +194,7 @@ func (f *FS) endStream(r *reader) {
 	f.journal.DropStream(r.Handle)
 	if len(s.readers) == 0 {
 		s.ring, s.first, s.bytes = nil, s.last+1, 0
+		s.comms.forget()
 	}
 }
 

@@ -26,6 +26,8 @@ type line struct {
 	PathBase64 *string `json:"path_base64"`
 	Token      uint64
 	Pid, UID   uint32
+	Comm       string
+	CommBase64 *string `json:"comm_base64"`
 	Opener     uint32
 	Via, Mode  string
 	First      uint64
@@ -160,14 +162,14 @@ func TestLinesOfEvents(t *testing.T) {
 		got := strings.ReplaceAll(r.drain(4096), "2000-01-01T", "")
 		want := strings.Join([]string{
 			`{"event":"opened","time":"00:00:00.000000000Z","schema":1}`,
-			`{"event":"taken","time":"00:00:00.000000000Z","path":"x","token":1,"pid":102,"uid":1000,"opener":101,"via":"flock","mode":"exclusive","first":0,"last":null,"reason":"","held":0,"waited":0}`,
-			`{"event":"waiting","time":"00:00:01.500000000Z","path":"x","token":0,"pid":103,"uid":0,"opener":103,"via":"flock","mode":"exclusive","first":0,"last":null,"reason":"","held":0,"waited":0}`,
-			`{"event":"broken","time":"00:00:01.750000000Z","path":"x","token":1,"pid":102,"uid":1000,"opener":101,"via":"flock","mode":"exclusive","first":0,"last":null,"reason":"","held":1.75,"waited":0,"by":{"pid":103,"uid":0}}`,
-			`{"event":"taken","time":"00:00:01.750000000Z","path":"x","token":2,"pid":103,"uid":0,"opener":103,"via":"flock","mode":"exclusive","first":0,"last":null,"reason":"","held":0,"waited":0.25}`,
-			`{"event":"released","time":"00:00:01.750000000Z","path":"x","token":2,"pid":103,"uid":0,"opener":103,"via":"flock","mode":"exclusive","first":0,"last":null,"reason":"released","held":0,"waited":0}`,
-			`{"event":"taken","time":"00:00:01.750000000Z","path":"z` + "\ufffd" + `","path_base64":"ev8=","token":3,"pid":103,"uid":0,"opener":103,"via":"fcntl","mode":"shared","first":5,"last":9,"reason":"","held":0,"waited":0}`,
-			`{"event":"waiting","time":"00:00:01.750000000Z","path":"z` + "\ufffd" + `","path_base64":"ev8=","token":0,"pid":103,"uid":0,"opener":103,"via":"fcntl","mode":"exclusive","first":5,"last":null,"reason":"","held":0,"waited":0}`,
-			`{"event":"refused","time":"00:00:01.750000000Z","path":"z` + "\ufffd" + `","path_base64":"ev8=","token":0,"pid":103,"uid":0,"opener":103,"via":"fcntl","mode":"exclusive","first":5,"last":null,"reason":"interrupted","held":0,"waited":0}`,
+			`{"event":"taken","time":"00:00:00.000000000Z","path":"x","token":1,"pid":102,"uid":1000,"comm":"program","opener":101,"via":"flock","mode":"exclusive","first":0,"last":null,"reason":"","held":0,"waited":0}`,
+			`{"event":"waiting","time":"00:00:01.500000000Z","path":"x","token":0,"pid":103,"uid":0,"comm":"program","opener":103,"via":"flock","mode":"exclusive","first":0,"last":null,"reason":"","held":0,"waited":0}`,
+			`{"event":"broken","time":"00:00:01.750000000Z","path":"x","token":1,"pid":102,"uid":1000,"comm":"program","opener":101,"via":"flock","mode":"exclusive","first":0,"last":null,"reason":"","held":1.75,"waited":0,"by":{"pid":103,"uid":0}}`,
+			`{"event":"taken","time":"00:00:01.750000000Z","path":"x","token":2,"pid":103,"uid":0,"comm":"program","opener":103,"via":"flock","mode":"exclusive","first":0,"last":null,"reason":"","held":0,"waited":0.25}`,
+			`{"event":"released","time":"00:00:01.750000000Z","path":"x","token":2,"pid":103,"uid":0,"comm":"program","opener":103,"via":"flock","mode":"exclusive","first":0,"last":null,"reason":"released","held":0,"waited":0}`,
+			`{"event":"taken","time":"00:00:01.750000000Z","path":"z` + "\ufffd" + `","path_base64":"ev8=","token":3,"pid":103,"uid":0,"comm":"program","opener":103,"via":"fcntl","mode":"shared","first":5,"last":9,"reason":"","held":0,"waited":0}`,
+			`{"event":"waiting","time":"00:00:01.750000000Z","path":"z` + "\ufffd" + `","path_base64":"ev8=","token":0,"pid":103,"uid":0,"comm":"program","opener":103,"via":"fcntl","mode":"exclusive","first":5,"last":null,"reason":"","held":0,"waited":0}`,
+			`{"event":"refused","time":"00:00:01.750000000Z","path":"z` + "\ufffd" + `","path_base64":"ev8=","token":0,"pid":103,"uid":0,"comm":"program","opener":103,"via":"fcntl","mode":"exclusive","first":5,"last":null,"reason":"interrupted","held":0,"waited":0}`,
 		}, "\n") + "\n"
 		if got != want {
 			t.Errorf("got\n%s\nwant\n%s", got, want)

@@ -141,8 +141,9 @@ func (f *FS) TookOver() {
 	}
 }
 
-// recovered is the first thing that a process does which has taken over: when a
-// step ends, and so the answers of the process before have been repeated.
+// recovered is the first thing that readers hear of a process which has taken over:
+// before what happens in its first step, or when that ends. The answers of the
+// process before have been repeated then.
 func (f *FS) recovered() {
 	s := &f.stream
 	if s.told || s.workers == 1 {

@@ -3,6 +3,8 @@ package lockspace
 import (
 	"cmp"
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
 )
 
@@ -49,8 +51,33 @@ func checkLocks(t *Table) error {
 		holds += len(l.holds)
 		waits += l.queued
 	}
+	if err := checkCounts(t); err != nil {
+		return err
+	}
 	if holds != t.holds || waits != len(t.waits) {
 		return fmt.Errorf("counted %d holds and %d waits, on the locks are %d and %d", t.holds, len(t.waits), holds, waits)
+	}
+	return nil
+}
+
+// checkCounts: what is counted by directory is what there is.
+func checkCounts(t *Table) error {
+	holds, waits := make(map[uint64]int), make(map[uint64]int)
+	for k, l := range t.locks {
+		holds[k.Dir] += len(l.holds)
+		waits[k.Dir] += l.queued
+	}
+	for _, dirs := range []iter.Seq[uint64]{maps.Keys(holds), maps.Keys(t.listings), maps.Keys(t.waitsIn)} {
+		for dir := range dirs {
+			if h, w := t.Count(dir); h != holds[dir] || w != waits[dir] {
+				return fmt.Errorf("in directory %d are %d holds and %d waits, counted %d and %d", dir, holds[dir], waits[dir], h, w)
+			}
+		}
+	}
+	for dir, n := range t.waitsIn {
+		if n == 0 {
+			return fmt.Errorf("no waits are counted in directory %d", dir)
+		}
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ import "github.com/lockfs/lockfs/lockspace/listing"
 // directory is the listing of one.
 type directory struct {
 	listing.List[lock]
+	// holds counts those of the locks in it.
+	holds int
 	// prev and next are in the chain of all, the youngest first.
 	prev, next *directory
 }
@@ -54,6 +56,15 @@ func (t *Table) List(dir, after uint64, yield func(place uint64, name string) bo
 			return
 		}
 	}
+}
+
+// Count returns how many holds and waits (absent ones included) there are of the
+// locks in a directory, at the same cost however many these are.
+func (t *Table) Count(dir uint64) (holds, waits int) {
+	if s := t.listings[dir]; s != nil {
+		holds = s.holds
+	}
+	return holds, t.waitsIn[dir]
 }
 
 // LastListed returns the place of the last name in a directory's listing, 0 if

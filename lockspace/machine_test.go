@@ -333,8 +333,10 @@ func (m *machine) compare() {
 			m.t.Fatalf("the queue of %v is\n%v\nin the table and\n%v\nin the model", k, st.queue, l.queue)
 		}
 		m.compareYoungest(k, l)
-		if present := slices.DeleteFunc(slices.Clone(l.queue), func(s *standing) bool { return s.until != 0 }); m.world.table.Waiting(k) != len(present) {
-			m.t.Fatalf("%d wait for %v, in the model %d", m.world.table.Waiting(k), k, len(present))
+		present := slices.DeleteFunc(slices.Clone(l.queue), func(s *standing) bool { return s.until != 0 })
+		waits := slices.Collect(m.world.table.Waits(k))
+		if m.world.table.Waiting(k) != len(present) || !slices.EqualFunc(waits, present, func(w *Wait, s *standing) bool { return w.ID == s.id }) {
+			m.t.Fatalf("%d wait for %v, %v, in the model %v", m.world.table.Waiting(k), k, waits, present)
 		}
 		if st.grace != l.grace {
 			m.t.Fatalf("%v is in grace until %v, in the model until %v", k, st.grace, l.grace)

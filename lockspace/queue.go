@@ -54,6 +54,7 @@ func (t *Table) enqueue(l *lock, w *wait) {
 	}
 	w.lock = l
 	t.waits[w.ID] = w
+	t.waitsIn[l.key.Dir]++
 	t.waitsByHandle[w.Party.Handle] = append(t.waitsByHandle[w.Party.Handle], w)
 	if w.Via == ViaFcntl {
 		t.waitsByOwner[w.Party.Owner] = append(t.waitsByOwner[w.Party.Owner], w)
@@ -78,6 +79,9 @@ func (t *Table) dequeue(l *lock, w *wait) {
 		l.absent--
 	}
 	delete(t.waits, w.ID)
+	if t.waitsIn[l.key.Dir]--; t.waitsIn[l.key.Dir] == 0 {
+		delete(t.waitsIn, l.key.Dir)
+	}
 	remove(t.waitsByHandle, w.Party.Handle, w)
 	if w.Via == ViaFcntl {
 		remove(t.waitsByOwner, w.Party.Owner, w)

@@ -40,6 +40,8 @@ type Table struct {
 	// number and by handle.
 	waitsByOwner  map[uint64][]*wait
 	waitsByHandle map[uint64][]*wait
+	// waitsIn counts the waits for the locks in each directory.
+	waitsIn map[uint64]int
 	// ownerHolds counts the holds of each fcntl owner number on all locks:
 	// nobody can be waiting for one who has none.
 	ownerHolds map[uint64]int
@@ -140,6 +142,7 @@ func New(env Environment) *Table {
 		listings:      make(map[uint64]*directory),
 		waitsByOwner:  make(map[uint64][]*wait),
 		waitsByHandle: make(map[uint64][]*wait),
+		waitsIn:       make(map[uint64]int),
 		ownerHolds:    make(map[uint64]int),
 		policies:      make(map[uint64]Policy),
 		leases:        make(map[HoldID]*event),
@@ -307,6 +310,7 @@ func (t *Table) insert(l *lock, h *Hold) {
 		l.exclusive++
 	}
 	t.holds++
+	t.listings[l.key.Dir].holds++
 	if h.Via == ViaFcntl {
 		t.ownerHolds[h.Party.Owner]++
 	}
@@ -338,6 +342,7 @@ func (t *Table) remove(l *lock, i int) *Hold {
 		l.exclusive--
 	}
 	t.holds--
+	t.listings[l.key.Dir].holds--
 	if h.Via == ViaFcntl {
 		if t.ownerHolds[h.Party.Owner]--; t.ownerHolds[h.Party.Owner] == 0 {
 			delete(t.ownerHolds, h.Party.Owner)
@@ -397,6 +402,22 @@ func (t *Table) Waiting(k Key) int {
 		return 0
 	}
 	return l.queued - l.absent
+}
+
+// Waits returns the present waits of k, in the order of its queue. They must not be
+// changed, nor the table during the iteration.
+func (t *Table) Waits(k Key) iter.Seq[*Wait] {
+	return func(yield func(*Wait) bool) {
+		l := t.locks[k]
+		if l == nil {
+			return
+		}
+		for w := l.first; w != nil; w = w.next {
+			if !w.isAbsent() && !yield(&w.Wait) {
+				return
+			}
+		}
+	}
 }
 
 // Len returns the number of locks that are held, waited for or in grace, of holds and

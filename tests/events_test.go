@@ -24,6 +24,7 @@ type eventLine struct {
 	PathBase64               string `json:"path_base64"`
 	Token, Count             uint64
 	Pid, UID                 int
+	Comm                     string
 	Workers                  int
 	Held, Waited             float64
 	By                       struct{ Pid, UID int }
@@ -182,6 +183,32 @@ func TestToolsReadEvents(t *testing.T) {
 	}
 }
 
+// Lines name the process, if it lives long enough to be looked at, also that it gave back
+// what it held when it is gone by then.
+func TestEventsNameProcesses(t *testing.T) {
+	m := mount(t)
+	r := readEvents(t, newClient(t, asAlice()), m.Path(".lockfs/events"), 4096)
+	r.await(t, "opened")
+	c := newClient(t)
+	eventually(t, answerLimit, func() bool {
+		wantErr(t, "close", c.Close(c.Open(m.Path("again"), takeFlags)), nil)
+		return strings.Contains(r.read(), `"comm":"client"`)
+	}, "a line names a client")
+	c.Open(m.Path("kept"), takeFlags)
+	r.await(t, `"path":"kept"`)
+	time.Sleep(100 * time.Millisecond) // it has been looked at
+	c.Kill()
+	r.await(t, `"released"`)
+	eventually(t, answerLimit, func() bool {
+		for _, l := range parseEvents(t, r.read()) {
+			if l.Event == "released" && l.Path == "kept" {
+				return l.Comm == "client" && l.Pid == c.Pid()
+			}
+		}
+		return false
+	}, "the line of the end names who held it")
+}
+
 // Several readers of one stream each, over killed workers and to the end of the
 // mount: all that is read are lines, in their order, and all see each worker.
 func TestReadersOfEventsSurviveTheWorker(t *testing.T) {
@@ -320,17 +347,21 @@ func TestPollAndSlowReadersOfEvents(t *testing.T) {
 		wantErr(t, "flock", taker.Flock(lock, unix.LOCK_EX), nil)
 		wantErr(t, "flock", taker.Flock(lock, unix.LOCK_UN), nil)
 	}
-	text := ""
+	text, lines, missed := "", uint64(0), uint64(0)
 	eventually(t, answerLimit, func() bool {
 		text += drain(slow)
-		return strings.HasSuffix(text, "\n") && strings.Count(text, "\n") > 1000
+		if !strings.HasSuffix(text, "\n") {
+			return false
+		}
+		lines, missed = 0, 0
+		for _, l := range parseEvents(t, text) {
+			lines++
+			missed += l.Count
+		}
+		return missed+lines-1 >= 2*rounds+2 // from the other worker on: recovered, released
 	}, "the slow reader gets what is left")
-	lines, missed := parseEvents(t, text), uint64(0)
-	for _, l := range lines {
-		missed += l.Count
-	}
-	if missed == 0 || missed+uint64(len(lines))-1 != 2*rounds+2 { // from the other worker on: recovered, released
-		t.Errorf("%d lines, %d missed, of %d", len(lines), missed, 2*rounds+2)
+	if missed == 0 || missed+lines-1 != 2*rounds+2 {
+		t.Errorf("%d lines, %d missed, of %d", lines, missed, 2*rounds+2)
 	}
 	if strings.Contains(m.Stderr(), "refused by the kernel") {
 		t.Error("the kernel has refused a notification")
@@ -372,4 +403,30 @@ func TestMetricsAreScraped(t *testing.T) {
 	}
 	wantErr(t, "close", holder.Close(fd), nil)
 	sh(t, m, `rm link`)
+}
+
+// A request that the worker died of is carried out by the next one: what happens
+// then is told behind the line that says so.
+func TestRecoveredComesFirst(t *testing.T) {
+	m, p := crashMount(t)
+	reader, taker := newClient(t), newClient(t)
+	events, lock := reader.Open(m.Path(".lockfs/events"), unix.O_RDONLY), taker.Open(m.Path("lock"), openFlags)
+	p.arm(death{step: "read", opcode: opSetlk})
+	wantErr(t, "flock", taker.Flock(lock, unix.LOCK_EX|unix.LOCK_NB), nil)
+	if !p.await(1) {
+		t.Fatal("no worker died")
+	}
+	text, names := "", ""
+	eventually(t, answerLimit, func() bool {
+		part, err := reader.Read(events, 4096)
+		wantErr(t, "read", err, nil)
+		text += part
+		return strings.HasSuffix(text, "\n") && strings.Contains(text, "taken")
+	}, "the lock is taken")
+	for _, l := range parseEvents(t, text) {
+		names += l.Event + " "
+	}
+	if names != "opened recovered taken " {
+		t.Errorf("%q", names)
+	}
 }

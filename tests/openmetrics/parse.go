@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Samples are values by name and labels, as they are written.
@@ -39,9 +40,32 @@ type buckets struct {
 	counted, sum bool
 }
 
+// LabelValue returns the value of a label of a sample, by the sample's name and
+// labels as they are written. ok is false if it has no such label.
+func LabelValue(sampled, name string) (value string, ok bool) {
+	m := sample.FindStringSubmatch(sampled + " 0")
+	if m == nil {
+		return "", false
+	}
+	for rest := m[2]; rest != ""; {
+		l := label.FindStringSubmatch(rest)
+		if l == nil {
+			return "", false
+		}
+		if l[1] == name {
+			return strings.NewReplacer(`\\`, `\`, `\"`, `"`, `\n`, "\n").Replace(l[2]), true
+		}
+		rest = rest[len(l[0]):]
+	}
+	return "", false
+}
+
 // Parse reads text. The error says which line is wrong, and how.
 func Parse(text string) (Samples, error) {
 	samples, families := make(Samples), make(map[string]bool)
+	if !utf8.ValidString(text) {
+		return nil, fmt.Errorf("it is not UTF-8")
+	}
 	body, ok := strings.CutSuffix(text, "# EOF\n")
 	if !ok || body != "" && !strings.HasSuffix(body, "\n") {
 		return nil, fmt.Errorf("it does not end with # EOF")

@@ -18,6 +18,8 @@ func TestParse(t *testing.T) {
 		head + "a_total 1\na_total 1\n# EOF\n":                 false,
 		head + "a_total{x=\"1\",x=\"1\"} 1\n# EOF\n":           false,
 		head + "a_total{x=\"\\\"} 1\n# EOF\n":                  false,
+		head + "a_total{x=\"\u00e9 }\"} 1\n# EOF\n":            true,
+		head + "a_total{x=\"\xe9\"} 1\n# EOF\n":                false,
 		head + "a_total 1\n" + head + "# EOF\n":                false,
 		head + "a_total 1\n\n# EOF\n":                          false,
 		"# TYPE a counter\na_total 1\n# EOF\n":                 false,
@@ -32,6 +34,22 @@ func TestParse(t *testing.T) {
 	} {
 		if _, err := Parse(text); (err == nil) != good {
 			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func TestLabelValue(t *testing.T) {
+	for text, want := range map[string]string{
+		`a{x="1"}`: "1", `a{y="2",x="1"}`: "1", `a{x="1",y="2"}`: "1", `a{x=""}`: "",
+		`a{x="\\n\n\"\\"}`: "\\n\n\"\\", `a{x="},{ y"}`: "},{ y",
+	} {
+		if got, ok := LabelValue(text, "x"); got != want || !ok {
+			t.Errorf("%s: %q, %v, want %q", text, got, ok, want)
+		}
+	}
+	for _, text := range []string{"a", `a{y="x"}`, `a{y="x=1"}`, `a{x="\"}`, ""} {
+		if got, ok := LabelValue(text, "x"); ok {
+			t.Errorf("%s: %q", text, got)
 		}
 	}
 }
