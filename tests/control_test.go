@@ -58,7 +58,7 @@ func TestTheControlDirectoryIsReadWithCat(t *testing.T) {
 					`cd .lockfs && pwd && cd .. && pwd`:             m.Dir + "/.lockfs\n" + m.Dir + "\n",
 					`cat .lockfs/health`:                            "ok\n",
 					`cd .lockfs && cat version | wc -l`:             "2\n",
-					`. .lockfs/version; echo $program $state`:       version + " 2\n",
+					`. .lockfs/version; echo $program $state`:       version + " 3\n",
 					`dd if=.lockfs/version bs=1 2>/dev/null`:        out,
 					`dd if=.lockfs/version bs=7 skip=1 2>/dev/null`: out[7:],
 					`tail -n 1 .lockfs/version`:                     "state=3\n",

@@ -97,7 +97,7 @@ func (x *terminal) run(t *testing.T, command string) (text string) {
 
 // varying is what is another in each run: times, and numbers of processes. interactive
 // is what bash calls itself where it is not, and was started by its path.
-var varying = regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:.]+Z|"(held|waited)":[\d.]+|"(pid|opener)":\d+|(held|waiting) \d+`)
+var varying = regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:.]+Z|"(held|waited)":[\d.]+|"comm":"(bash)?"|"(pid|opener)":\d+|(held|waiting) \d+`)
 var interactive = regexp.MustCompile(`/bin/bash: line \d+: `)
 
 // terminals are those of the users in README.md.

@@ -1,0 +1,80 @@
+package tests
+
+import (
+	"fmt"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// 1.7: whoever looks on does not keep others from their locks.
+
+// Who looks on: so many processes read the stream of events, and as many the list of
+// locks, once in a while as a person or a monitoring system does.
+const (
+	onlookers    = 100
+	onlookEvery  = "2" // seconds
+	onlookRounds = 5
+	onlookTime   = 2 * time.Second
+)
+
+// TestOnlookersCostLittle compares the rate at which locks are taken with onlookers
+// with that without, by the median of pairs, one after the other. All of them and
+// the daemon share the processors, which it does not leave out.
+func TestOnlookersCostLittle(t *testing.T) {
+	m := mount(t)
+	m.Deadline(3 * time.Minute)
+	startProgram(t, nil, program(t, "again"), "process", "1000000000", m.Path("one"))
+	var ratios []float64
+	for range onlookRounds {
+		alone := grantsIn(t, m, onlookTime)
+		var all []*background
+		for i := range onlookers {
+			// Not all at the same moment.
+			pause := fmt.Sprintf("sleep 0.%02d; while cat %s >/dev/null; do sleep %s; done", i, m.Path(".lockfs/locks"), onlookEvery)
+			all = append(all, startProgram(t, nil, "cat", m.Path(".lockfs/events")), startProgram(t, nil, "sh", "-c", pause))
+		}
+		time.Sleep(time.Second) // they have started
+		ratios = append(ratios, grantsIn(t, m, onlookTime)/alone)
+		for _, p := range all {
+			p.kill()
+			<-p.done
+		}
+	}
+	slices.Sort(ratios)
+	middle := ratios[len(ratios)/2]
+	t.Logf("%d readers of events and %d of locks: %.2f of the rate without (%.2f)", onlookers, onlookers, middle, ratios)
+	// On a machine that does something else too there is no more to be said.
+	if middle < 0.5 {
+		t.Errorf("with onlookers locks are taken at %.2f of the rate without", middle)
+	}
+}
+
+// grantsIn returns how many locks are taken on a mount in a time.
+func grantsIn(t testing.TB, m *Mount, d time.Duration) float64 {
+	t.Helper()
+	grants := func() float64 {
+		out, err := exec.Command("cat", m.Path(".lockfs/metrics")).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(out)) {
+			if n, ok := strings.CutPrefix(line, `lockfs_grants_total{via="excl"} `); ok {
+				v, err := strconv.ParseFloat(strings.TrimSpace(n), 64)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return v
+			}
+		}
+		t.Fatal("no grants in the metrics")
+		return 0
+	}
+	before, began := grants(), time.Now()
+	time.Sleep(d)
+	after := grants()
+	return (after - before) / time.Since(began).Seconds()
+}
