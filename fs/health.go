@@ -14,6 +14,11 @@ func (f *FS) health(*node) []byte {
 	if f.closing {
 		wrong = append(wrong, "the mount is ending, so that nobody is let wait")
 	}
+	if f.mirror != nil {
+		if s := f.mirror.Stats(); s.Open >= s.Limit && s.Cached == 0 {
+			wrong = append(wrong, "as many backing files are open as can be, so that no lock is granted that has none open: raise the limit of open files (ulimit -n)")
+		}
+	}
 	if len(wrong) == 0 {
 		return []byte("ok\n")
 	}

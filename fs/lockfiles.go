@@ -8,6 +8,7 @@ import (
 
 	"github.com/lockfs/lockfs/fs/device"
 	"github.com/lockfs/lockfs/lockspace"
+	"github.com/lockfs/lockfs/lockspace/mirror"
 )
 
 // The files in a directory lock/NAME. Their formats are contracts. Each is of the
@@ -24,6 +25,9 @@ import (
 //	waiting  the queue, in order: lines as in locks, with NAME for the path
 //	check    -1 if the lock, or a part of it, is held exclusively, else how many
 //	         shared holds it has: 0 if it is free
+//
+// Who holds the lock outside of the mount, on its backing file, comes behind all
+// others, and is one however many they are. He has no token: "-".
 
 // lockEntries are theirs in control directories.
 var lockEntries = []controlEntry{
@@ -39,6 +43,8 @@ type lockSeen struct {
 	name  string
 	holds []*lockspace.Hold
 	waits []lockspace.Wait
+	// stranger holds it outside of the mount, nil if nobody does.
+	stranger *mirror.Foreign
 }
 
 // lookUpLock sends the READ of a file in lock/NAME on a detour to what is in it. It
@@ -53,12 +59,16 @@ func (f *FS) lookUpLock(in *fuse.ReadIn, c controlNode) fuse.Status {
 	if len(seen.holds)+len(seen.waits) > gatherAtOnce {
 		lookUp = f.lookUpLong
 	}
-	lookUp(in.Unique, func(x *facts) { x.reading = newReading(c.ofLock(seen, &oneLook{Processes: f.procs})) })
+	stranger := f.lookForStranger(k)
+	lookUp(in.Unique, func(x *facts) {
+		seen.stranger = stranger()
+		x.reading = newReading(c.ofLock(seen, &oneLook{Processes: f.procs}))
+	})
 	return device.Parked
 }
 
 func formatHolder(seen *lockSeen, procs Processes) []byte {
-	return formatRecord(procs, seen.holds, len(seen.waits))
+	return appendStranger(procs, formatRecord(procs, seen.holds, len(seen.waits)), seen.stranger, len(seen.waits))
 }
 
 func formatToken(seen *lockSeen, _ Processes) []byte {
@@ -66,22 +76,32 @@ func formatToken(seen *lockSeen, _ Processes) []byte {
 	for _, h := range seen.holds {
 		b = append(strconv.AppendUint(b, h.Token, 10), '\n')
 	}
+	if seen.stranger != nil {
+		b = append(b, "-\n"...)
+	}
 	return b
 }
 
 func formatMode(seen *lockSeen, _ Processes) []byte {
 	b := []byte{}
 	for _, h := range seen.holds {
-		b = append(b, h.Mode.String()...)
-		if h.Range != lockspace.Whole {
-			b = append(append(b, ' '), h.Range.String()...)
-		}
-		b = append(b, '\n')
+		b = appendMode(b, h.Mode, h.Range)
 	}
-	if len(seen.holds) == 0 {
+	switch s := seen.stranger; {
+	case s != nil:
+		b = appendMode(b, s.Mode, s.Range)
+	case len(seen.holds) == 0:
 		b = append(b, "free\n"...)
 	}
 	return b
+}
+
+func appendMode(b []byte, mode lockspace.Mode, r lockspace.Range) []byte {
+	b = append(b, mode.String()...)
+	if r != lockspace.Whole {
+		b = append(append(b, ' '), r.String()...)
+	}
+	return append(b, '\n')
 }
 
 func formatWaiting(seen *lockSeen, procs Processes) []byte {
@@ -95,8 +115,14 @@ func formatWaiting(seen *lockSeen, procs Processes) []byte {
 }
 
 func formatCheck(seen *lockSeen, _ Processes) []byte {
-	if slices.ContainsFunc(seen.holds, func(h *lockspace.Hold) bool { return h.Mode == lockspace.Exclusive }) {
-		return []byte("-1\n")
+	n := int64(len(seen.holds))
+	exclusive := slices.ContainsFunc(seen.holds, func(h *lockspace.Hold) bool { return h.Mode == lockspace.Exclusive })
+	if s := seen.stranger; s != nil {
+		n++
+		exclusive = exclusive || s.Mode == lockspace.Exclusive
 	}
-	return append(strconv.AppendInt(nil, int64(len(seen.holds)), 10), '\n')
+	if exclusive {
+		n = -1
+	}
+	return append(strconv.AppendInt(nil, n, 10), '\n')
 }

@@ -132,6 +132,17 @@ func (f *FS) writeMetrics(w *metricWriter) {
 	w.value("lockfs_misuses_total", "", n.Misuses)
 	w.family("lockfs_workers", "counter", "", "Processes that have served this mount: one more than the crashes and upgrades that it has survived.")
 	w.value("lockfs_workers_total", "", f.stream.workers)
+	if f.mirror != nil {
+		s := f.mirror.Stats()
+		w.family("lockfs_mirror_files", "gauge", "", "Backing files that are open.")
+		w.value("lockfs_mirror_files", "", uint64(s.Open))
+		w.family("lockfs_mirror_files_limit", "gauge", "", "How many can be.")
+		w.value("lockfs_mirror_files_limit", "", uint64(s.Limit))
+		w.family("lockfs_mirror_awaited", "gauge", "", "Locks that are waited for since somebody holds them outside of the mount.")
+		w.value("lockfs_mirror_awaited", "", uint64(s.Awaited+s.Polled))
+		w.family("lockfs_mirror_lost", "counter", "", "Locks whose mirror was lost, and their holds with it.")
+		w.value("lockfs_mirror_lost_total", "", s.Lost)
+	}
 	w.family("lockfs_event_readers", "gauge", "", "Open streams of events.")
 	w.value("lockfs_event_readers", "", uint64(len(f.stream.readers)))
 

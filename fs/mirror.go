@@ -84,12 +84,23 @@ func (m mirrored) Cover(r *lockspace.Request) error {
 	if err != lockspace.ErrLookup {
 		return err
 	}
-	if x := m.f.facts; x != nil && x.notOpened[r.Key] != nil {
-		return x.notOpened[r.Key]
+	if x := m.f.facts; x != nil {
+		switch why := x.notOpened[r.Key]; {
+		case why != nil:
+			return why
+		case x.opens >= maxOpens:
+			return errUnsteady
+		}
 	}
 	m.f.unopened = append(m.f.unopened, *r)
 	return err
 }
+
+// errUnsteady is why a lock is not granted whose backing file is replaced each
+// time that it has been opened, maxOpens times.
+var errUnsteady = errors.New("its backing file is replaced faster than it can be locked")
+
+const maxOpens = 50
 
 // Await has the lock opened if it is not: nobody asks for it now who could take a
 // detour.
@@ -127,6 +138,9 @@ func (f *FS) openOutside() func(*facts) {
 	}
 	f.unopened = f.unopened[:0]
 	return func(x *facts) {
+		if len(all) > 0 {
+			x.opens++
+		}
 		for _, p := range all {
 			p.Run()
 		}

@@ -115,6 +115,8 @@ type facts struct {
 	// something could not be.
 	takeIn    func()
 	notOpened map[lockspace.Key]error
+	// opens is how often the request has been sent to open something outside.
+	opens int
 	// outside says whether somebody outside holds what is asked about, and listed
 	// are the names in a directory that are held there.
 	outside *bool

@@ -208,6 +208,7 @@ func (w *workerProcess) takeOver() error {
 		w.log.Error("what the last mount saved cannot be removed", "err", err)
 	}
 	if found.fresh {
+		w.warnOfBacking()
 		return nil
 	}
 	w.log.Debug("taking over", "answers", len(undelivered), "away", len(found.away), "pending", pending)
@@ -237,6 +238,19 @@ func (w *workerProcess) backedBy() *fs.Backing {
 		b.Inherited = append(b.Inherited, fs.Inherited(f))
 	}
 	return b
+}
+
+// warnOfBacking says what is wrong with the backing directory, once.
+func (w *workerProcess) warnOfBacking() {
+	if w.backing == nil {
+		return
+	}
+	switch wrong, err := mirror.NewBacking(int(w.backing.Fd())).Check(); {
+	case err != nil:
+		w.log.Error("the backing directory cannot be looked at", "backing", w.config.backing, "err", err)
+	case wrong != "":
+		w.log.Warn("others can make locks be lost, or have them refused, in the backing directory: "+wrong, "backing", w.config.backing)
+	}
 }
 
 // phases are how long each part of taking over took, for the log.

@@ -13,8 +13,8 @@
 // step stays locked in between, and costs no call. Nothing is ever written to a
 // file, truncated or removed.
 //
-// Names that are held by being a directory or a symbolic link have no file to
-// lock; their existence is for the user to mirror.
+// A name that is held by being a directory has no file to lock: others are in it.
+// That names exist is for the user to mirror, where it is to be.
 //
 // # Use
 //

@@ -152,10 +152,9 @@ func (m *Mirror) do(step func()) {
 	}
 }
 
-// mirrored reports whether a request has a file.
-func mirrored(r *lockspace.Request) bool {
-	return r.Via != lockspace.ViaMkdir && r.Via != lockspace.ViaSymlink
-}
+// mirrored reports whether a request has a file: what is held by being a directory
+// has none, since others are in it.
+func mirrored(r *lockspace.Request) bool { return r.Via != lockspace.ViaMkdir }
 
 // name returns the name of k, making it if there is none.
 func (m *Mirror) name(k lockspace.Key) *name {
