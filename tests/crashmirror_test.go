@@ -1,0 +1,200 @@
+package tests
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// 1.6, 1.8: workers die at every step of requests whose locks are mirrored. What is
+// locked outside is what is held, whatever the worker had done of it.
+
+// mirrorKind is a kind of such requests. c is a stranger, who uses the backing
+// directory; fd2 is his open file.
+type mirrorKind struct {
+	name   string
+	opcode uint32
+	// steps are those that it comes by, beside those of every request.
+	steps              []string
+	setup, call, check func(s *scene)
+}
+
+// everyStep is what every request comes by that changes something.
+var everyStep = []string{"read", "begun", "entry", "decided", "written", "committed", "entry applied", "applied",
+	"recorded", "given back", "done", "slot prepared"}
+
+// behind is the path of the scene's backing file.
+func (s *scene) behind() string {
+	i := len(s.m.argv) - 1
+	for s.m.argv[i] != "--backing" {
+		i--
+	}
+	return filepath.Join(s.m.argv[i+1], s.name)
+}
+
+// stranger has c open the backing file; fd2.
+func stranger(s *scene) {
+	fd, err := s.c.TryOpen(s.behind(), unix.O_RDWR|unix.O_CREAT)
+	s.want("open of the backing file", err, nil)
+	s.note(s.c, fd)
+	s.fd2 = fd
+}
+
+// outside fails the case unless the stranger gets, or does not get, a shared and an
+// exclusive lock.
+func (s *scene) outside(shared, exclusive error) {
+	s.t.Helper()
+	for kind, want := range map[int16]error{unix.F_RDLCK: shared, unix.F_WRLCK: exclusive} {
+		s.want(fmt.Sprintf("the stranger's lock of kind %d", kind), s.c.Fcntl(s.fd2, unix.F_OFD_SETLK, lk(kind, 0, toEnd)), want)
+		s.want("the stranger's unlock", s.c.Fcntl(s.fd2, unix.F_OFD_SETLK, un(0, toEnd)), nil)
+	}
+}
+
+func heldOutside(s *scene) { s.outside(unix.EAGAIN, unix.EAGAIN) }
+
+// freeOutside: a close is told of when it is done.
+func freeOutside(s *scene) {
+	s.free()
+	s.sync()
+	s.outside(nil, nil)
+}
+
+var mirrorKinds = []mirrorKind{
+	{
+		name: "CREATE that opens the backing file", opcode: opCreate, steps: []string{"back", "answered"},
+		setup: nothing,
+		call:  create,
+		check: func(s *scene) {
+			stranger(s)
+			heldOutside(s)
+			newHold(s)
+		},
+	},
+	{
+		name: "CREATE of what is open outside", opcode: opCreate, steps: []string{"answered"},
+		setup: func(s *scene) {
+			taken(s)
+			s.shut(s.a, s.fd)
+			stranger(s)
+		},
+		call: create,
+		check: func(s *scene) {
+			heldOutside(s)
+			newHold(s)
+		},
+	},
+	{
+		name: "SETLK", opcode: opSetlk, steps: []string{"answered"},
+		setup: func(s *scene) {
+			flocked(s)
+			s.want("unlock", s.a.Flock(s.fd, unix.LOCK_UN), nil)
+			stranger(s)
+		},
+		call: func(s *scene) { s.want("flock", s.a.Flock(s.fd, unix.LOCK_EX|unix.LOCK_NB), nil) },
+		check: func(s *scene) {
+			heldOutside(s)
+			s.holds(s.a.Pid(), 0, "flock", true)
+		},
+	},
+	{
+		name: "SETLK to a weaker mode", opcode: opSetlk, steps: []string{"answered"},
+		setup: func(s *scene) { flocked(s); stranger(s) },
+		call:  func(s *scene) { s.want("flock", s.a.Flock(s.fd, unix.LOCK_SH|unix.LOCK_NB), nil) },
+		check: func(s *scene) { s.outside(nil, unix.EAGAIN) },
+	},
+	{
+		name: "SETLKW that unlocks", opcode: opSetlkw, steps: []string{"answered"},
+		setup: func(s *scene) { flocked(s); stranger(s) },
+		call:  func(s *scene) { s.want("unlock", s.a.Flock(s.fd, unix.LOCK_UN), nil) },
+		check: freeOutside,
+	},
+	{
+		name: "RELEASE", opcode: opRelease,
+		setup: func(s *scene) { taken(s); stranger(s) },
+		call:  func(s *scene) { s.shut(s.a, s.fd) },
+		check: freeOutside,
+	},
+	{
+		// The stranger was first, but there is no moment in which it is free.
+		name: "RELEASE that grants", opcode: opRelease, steps: []string{"answered"},
+		setup: func(s *scene) {
+			taken(s)
+			stranger(s)
+			s.wait2 = s.c.StartFcntl(s.fd2, unix.F_OFD_SETLKW, wr(0, toEnd))
+			s.wait = s.queue(s.b, unix.LOCK_EX, 1)
+		},
+		call: func(s *scene) { s.shut(s.a, s.fd) },
+		check: func(s *scene) {
+			s.want("the waiter", s.wait.Wait(s.t), nil)
+			s.holds(s.b.Pid(), 0, "flock", true)
+			s.waits("the stranger", s.wait2)
+			s.shut(s.b, s.opened[len(s.opened)-1].fd)
+			s.want("the stranger", s.wait2.Wait(s.t), nil)
+		},
+	},
+	{
+		name: "SETLKW that waits for the stranger", opcode: opSetlkw,
+		setup: func(s *scene) {
+			stranger(s)
+			s.want("the stranger's lock", s.c.Fcntl(s.fd2, unix.F_OFD_SETLK, wr(0, toEnd)), nil)
+			s.fd = s.open(s.b, openFlags)
+		},
+		call: func(s *scene) {
+			s.b.onMain = false
+			s.wait = s.b.StartFlock(s.fd, unix.LOCK_EX)
+			s.b.onMain = true
+		},
+		check: func(s *scene) {
+			s.waits("the waiter", s.wait)
+			s.want("the stranger's unlock", s.c.Fcntl(s.fd2, unix.F_OFD_SETLK, un(0, toEnd)), nil)
+			s.want("the waiter", s.wait.Wait(s.t), nil)
+			heldOutside(s)
+			s.holds(s.b.Pid(), 0, "flock", true)
+		},
+	},
+}
+
+func TestEveryStepOfAMirroredLock(t *testing.T) {
+	m, p := crashMount(t, "--backing", t.TempDir())
+	m.Deadline(5 * answerLimit)
+	deaths := 0
+	for number := range mirrorKinds {
+		k := &mirrorKinds[number]
+		t.Run(k.name, func(t *testing.T) {
+			s := newScene(t, m, p)
+			met := map[string]bool{}
+			for i, step := range slices.Concat(everyStep, k.steps) {
+				for pass := range uint32(2) {
+					s.name = fmt.Sprintf("mirrored%d.%d.%d", number, i, pass)
+					s.path = m.Path(s.name)
+					d := death{step: step, opcode: k.opcode, pass: pass}
+					s.what = fmt.Sprintf("%s, death at %v", k.name, d)
+					k.setup(s)
+					s.sync()
+					p.arm(d)
+					k.call(s)
+					s.sync()
+					if p.met() > 0 {
+						met[step] = true
+						deaths++
+					}
+					p.disarm()
+					k.check(s)
+					s.leave()
+					if t.Failed() {
+						return
+					}
+				}
+			}
+			for _, step := range slices.Concat(everyStep, k.steps) {
+				if !met[step] {
+					t.Errorf("no worker died at %q", step)
+				}
+			}
+		})
+	}
+	t.Logf("%d deaths", deaths)
+}
