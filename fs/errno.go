@@ -29,7 +29,8 @@ func makeStatus(err error) fuse.Status {
 }
 
 // lockErrno is the errno of a lock call that the table refused. (An exclusive
-// creation that finds the name held is EEXIST instead of EAGAIN.)
+// creation that finds the name held is EEXIST instead of EAGAIN.) What is wrong with
+// a lock's mirror is told by the errno of the call that failed, else it is EIO.
 func lockErrno(err error) syscall.Errno {
 	switch {
 	case err == nil:
@@ -44,6 +45,12 @@ func lockErrno(err error) syscall.Errno {
 		return unix.ESTALE
 	case errors.Is(err, lockspace.ErrShutdown), errors.Is(err, lockspace.ErrTokens):
 		return unix.ENOLCK
+	}
+	// The mirror's errors have the errno of a call on a backing file. ENOSYS would
+	// have the kernel lock by itself from then on, and grant what it likes.
+	var errno syscall.Errno
+	if errors.As(err, &errno) && errno != unix.ENOSYS {
+		return errno
 	}
 	return unix.EIO
 }

@@ -102,6 +102,8 @@ type FS struct {
 	backing  *mirror.Backing
 	unopened []lockspace.Request
 	lost     []lostMirror
+	// unmirrored is for what the log says of locks that cannot be mirrored.
+	unmirrored limiter
 	// touched are the nodes whose body may have lost its author in this step.
 	touched []*node
 	// lapsed are the holds by name that ended in this step while their name is

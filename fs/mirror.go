@@ -2,6 +2,7 @@ package fs
 
 import (
 	"errors"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -81,19 +82,57 @@ func (m mirrored) Cover(r *lockspace.Request) error {
 		return nil
 	}
 	err := m.f.mirror.Cover(r)
-	if err != lockspace.ErrLookup {
-		return err
-	}
-	if x := m.f.facts; x != nil {
+	if x := m.f.facts; err == lockspace.ErrLookup && x != nil {
 		switch why := x.notOpened[r.Key]; {
 		case why != nil:
-			return why
+			err = why
 		case x.opens >= maxOpens:
-			return errUnsteady
+			err = errUnsteady
 		}
 	}
-	m.f.unopened = append(m.f.unopened, *r)
+	switch err {
+	case nil, lockspace.ErrForeign:
+	case lockspace.ErrLookup:
+		m.f.unopened = append(m.f.unopened, *r)
+	default:
+		m.f.noteUnmirrored(r, err)
+	}
 	return err
+}
+
+// noteUnmirrored says why a lock is not granted that nobody holds. The caller gets
+// the errno alone.
+func (f *FS) noteUnmirrored(r *lockspace.Request, err error) {
+	if now := f.clock.Now().Boot; f.unmirrored.allow(unmirroredRate, now) {
+		f.log.Warn("a lock is not granted since it cannot be mirrored", "path", f.path(r.Key),
+			"by_pid", r.Party.Taker.Pid, "by_uid", r.Party.Taker.UID, "err", err)
+	}
+}
+
+// unmirroredRate is how often that is said: anybody can bring it about.
+var unmirroredRate = rate{every: 10 * time.Second, burst: 10}
+
+// isMirroredBelow reports whether anything that is mirrored is held or waited for in
+// a directory or below. Those below it are few, or nothing is mirrored there.
+func (f *FS) isMirroredBelow(dir *file) (found bool) {
+	if holds, waits := f.table.Count(dir.Ino); holds > 0 || waits > 0 {
+		f.table.List(dir.Ino, 0, func(_ uint64, name string) bool {
+			for h := range f.table.Holds(lockspace.Key{Dir: dir.Ino, Name: name}) {
+				found = found || (mirrored{f}).isMirrored(&h.Request)
+			}
+			return !found
+		})
+		found = found || waits > 0
+	}
+	for e := range dir.content.order.All() {
+		if found {
+			return true
+		}
+		if e.file.Kind == directory {
+			found = f.isMirroredBelow(e.file)
+		}
+	}
+	return found
 }
 
 // errUnsteady is why a lock is not granted whose backing file is replaced each

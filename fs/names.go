@@ -272,6 +272,13 @@ func (f *FS) renameDirectory(in *fuse.RenameIn, from, to place, d *node, target 
 	if !mayRemove(&in.InHeader, from.dir, d.file) {
 		return fuse.EPERM
 	}
+	if f.mirror != nil {
+		// The backing files would stay where they are.
+		if f.isMirroredBelow(d.file) {
+			return fuse.Status(unix.EBUSY)
+		}
+		defer f.mirror.Renamed()
+	}
 	if err := f.table.Move(from.key, to.key); err != nil {
 		return f.makeOutside(in.Unique, err)
 	}

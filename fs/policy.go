@@ -192,6 +192,20 @@ func (f *FS) setPolicy(dir *node, p Policy) {
 	}
 }
 
+// mayChange says what is in the way of another policy for a directory: whether what
+// is held in it is mirrored must not change meanwhile.
+func (f *FS) mayChange(dir *node, p *Policy) error {
+	if f.mirror == nil || (p.hold == holdName) == dir.file.holdsByName() {
+		return nil
+	}
+	if holds, waits := f.table.Count(dir.ID); holds > 0 || waits > 0 {
+		return errHeldThere
+	}
+	return nil
+}
+
+var errHeldThere = errors.New("something is held or waited for in the directory, and whether that is mirrored would change")
+
 // policyEntries are the entries of control directories for policies.
 func policyEntries() []controlEntry {
 	entries := make([]controlEntry, 0, len(policyKeys))
@@ -205,6 +219,9 @@ func policyEntries() []controlEntry {
 			set: func(f *FS, dir *node, value string) error {
 				p := dir.file.Policy
 				if err := p.set(k.name, value); err != nil {
+					return err
+				}
+				if err := f.mayChange(dir, &p); err != nil {
 					return err
 				}
 				f.setPolicy(dir, p)

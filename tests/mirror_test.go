@@ -334,3 +334,32 @@ func TestMountOverLockedFiles(t *testing.T) {
 	eventually(t, answerLimit, func() bool { return a.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil }, "it is free when the process has ended")
 	wantListed(t, a, m, "x")
 }
+
+// A directory in which something is held is not renamed, since its backing files
+// stay where they are; nor is it made one whose names hold. Both work when it is
+// free, and its locks are others outside then.
+func TestMirroredDirectories(t *testing.T) {
+	m := mountBacked(t)
+	a, stranger := newClient(t), newClient(t)
+	wantErr(t, "mkdir", a.Name("mkdir", 0o777, m.Path("dir")), nil)
+	wantErr(t, "mkdir", a.Name("mkdir", 0o777, m.Path("dir/sub")), nil)
+	fd := a.Open(m.Path("dir/sub/x"), takeFlags)
+	file := stranger.Open(m.Behind("dir/sub/x"), unix.O_RDWR)
+	wantErr(t, "the stranger's lock", stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)), unix.EAGAIN)
+	wantErr(t, "rename", a.Name("rename", 0, m.Path("dir"), m.Path("new")), unix.EBUSY)
+	if _, exit := sh(t, m.Mount, "echo name >dir/sub/.lockfs/policy/hold"); exit == 0 {
+		t.Error("the policy of a directory was changed in which something is held")
+	}
+	killWorker(t, m.Mount)
+	wantErr(t, "the stranger's lock, after a worker's death", stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)), unix.EAGAIN)
+	wantErr(t, "close", a.Close(fd), nil)
+	eventually(t, answerLimit, func() bool { return stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)) == nil }, "it is free")
+	wantErr(t, "rename", a.Name("rename", 0, m.Path("dir"), m.Path("new")), nil)
+	wantErr(t, "close of what is another lock now", a.Close(a.Open(m.Path("new/sub/x"), takeFlags)), nil)
+	if _, err := os.Stat(m.Behind("new/sub/x")); err != nil {
+		t.Error(err)
+	}
+	if out, exit := sh(t, m.Mount, "echo name >new/sub/.lockfs/policy/hold && (set -C; echo $$ >new/sub/pid) && ls new/sub"); exit != 0 || out != "pid\n" {
+		t.Errorf("hold=name: %q, exit code %d", out, exit)
+	}
+}

@@ -69,16 +69,20 @@ func (m *Mirror) putAway(f *file) {
 // may be, and room more files can be opened if that takes no others.
 func (m *Mirror) evict(room int) {
 	for m.cache.len > m.config.Cached || m.cache.len > 0 && m.files+room > m.config.Open {
-		f := m.cache.oldest
-		m.cache.remove(f)
-		for _, n := range f.names {
-			n.file = nil
-			delete(m.names, n.key)
-		}
-		f.names = nil
-		m.forgetInode(f)
-		m.closeFile(f)
+		m.evictOldest()
 	}
+}
+
+func (m *Mirror) evictOldest() {
+	f := m.cache.oldest
+	m.cache.remove(f)
+	for _, n := range f.names {
+		n.file = nil
+		delete(m.names, n.key)
+	}
+	f.names = nil
+	m.forgetInode(f)
+	m.closeFile(f)
 }
 
 // full reports whether no file can be opened.

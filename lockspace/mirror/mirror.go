@@ -240,6 +240,9 @@ func (m *Mirror) pathOf(n *name) (string, error) {
 // Renamed says that a directory has another name, so that other paths lead to
 // the files beneath it.
 func (m *Mirror) Renamed() {
+	for m.cache.len > 0 { // those that are held are looked for, and no others
+		m.evictOldest()
+	}
 	for _, n := range m.names {
 		n.path = ""
 	}

@@ -30,6 +30,9 @@ func (m *Mirror) Probe(k lockspace.Key) (f Foreign, found, known bool, err error
 		err = m.config.Backing.stat(path, &m.st)
 		return f, false, errors.Is(err, unix.ENOENT), nil
 	}
+	if same, err := m.stillThere(n); err != nil || !same {
+		return f, false, false, err
+	}
 	f, found, err = probe(m.fcntl, n.file.fd)
 	return f, found, true, wrap("getlk", n.path, err)
 }
