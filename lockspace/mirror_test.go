@@ -101,6 +101,21 @@ func TestMirror(t *testing.T) {
 			c flock s            -> waits
 			mirror breaks        -> a:the mirror is broken b:the mirror is broken c:the mirror is broken
 			=`,
+		"in grace it is nobody's outside either": `
+			mirror
+			policy 0s 1s
+			a flock s            -> got
+			b flock s            -> got
+			a killed             -> a(died)
+			stranger x           -> held
+			b close              -> -b
+			stranger x           -> held
+			pass 900ms           ->
+			expire               ->
+			stranger x           -> held
+			pass 200ms           ->
+			expire               ->
+			stranger x           -> got`,
 		"shutdown ends waits for strangers": `
 			mirror
 			stranger x           -> got

@@ -120,7 +120,9 @@ type Mirror interface {
 	// again with each try.
 	Await(r *Request)
 	// Settled tells what is held of a lock at the end of a step on it. What the
-	// mirror has beyond that it may give back, once the step is recorded.
+	// mirror has beyond that it may give back, once the step is recorded. It is not
+	// called for a lock in grace, of which the mirror so keeps what it has, but not
+	// over a [Restore].
 	Settled(k Key, holds []*Hold)
 }
 

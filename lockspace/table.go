@@ -275,7 +275,7 @@ func (t *Table) settleOne(l *lock) {
 	case !held && l.listed != 0:
 		t.unlist(l)
 	}
-	if t.mirror != nil {
+	if t.mirror != nil && !l.grace { // nobody gets it outside either
 		t.mirror.Settled(l.key, l.holds)
 	}
 	if l.queued == 0 {
