@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -361,5 +362,86 @@ func TestMirroredDirectories(t *testing.T) {
 	}
 	if out, exit := sh(t, m.Mount, "echo name >new/sub/.lockfs/policy/hold && (set -C; echo $$ >new/sub/pid) && ls new/sub"); exit != 0 || out != "pid\n" {
 		t.Errorf("hold=name: %q, exit code %d", out, exit)
+	}
+}
+
+// Programs that never heard of lockfs: Python's lockf and SQLite, on backing files.
+// A database there is not written to.
+func TestProgramsOutside(t *testing.T) {
+	m := mountBacked(t)
+	a := newClient(t)
+	database := m.Behind("db")
+	sqlite := func(commands string) (string, error) {
+		out, err := command(nil, "sqlite3", "-batch", "-bail", database, commands).CombinedOutput()
+		return string(out), err
+	}
+	if out, err := sqlite("PRAGMA journal_mode=DELETE; CREATE TABLE t(x); INSERT INTO t VALUES(1);"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	before, err := os.ReadFile(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A holder on the mount, of either mode, against SQLite.
+	fd := a.Open(m.Path("db"), openFlags)
+	wantErr(t, "flock", a.Flock(fd, unix.LOCK_EX|unix.LOCK_NB), nil)
+	if out, err := sqlite("SELECT x FROM t;"); err == nil || !strings.Contains(out, "locked") {
+		t.Errorf("SQLite reads what is held exclusively: %q", out)
+	}
+	wantErr(t, "flock", a.Flock(fd, unix.LOCK_SH|unix.LOCK_NB), nil)
+	if out, err := sqlite("SELECT x FROM t;"); err != nil || out != "1\n" {
+		t.Errorf("SQLite beside a reader: %q, %v", out, err)
+	}
+	if out, err := sqlite("INSERT INTO t VALUES(2);"); err == nil || !strings.Contains(out, "locked") {
+		t.Errorf("SQLite writes what is held shared: %q", out)
+	}
+	wantErr(t, "flock", a.Flock(fd, unix.LOCK_UN), nil)
+	if after, err := os.ReadFile(database); err != nil || string(after) != string(before) {
+		t.Errorf("the database has changed, %v", err)
+	}
+	if out, err := sqlite("INSERT INTO t VALUES(2); SELECT count(*) FROM t;"); err != nil || out != "2\n" {
+		t.Errorf("SQLite alone: %q, %v", out, err)
+	}
+	// And the other way round: what they hold.
+	const lockf = `import fcntl, sys
+f = open(sys.argv[1], "r+")
+fcntl.lockf(f, fcntl.LOCK_EX, 10, 5)
+print("held", flush=True)
+sys.stdin.read()`
+	holders := map[string][]string{
+		"python": {"python3", "-c", lockf, m.Behind("py")},
+		"sqlite": {"sh", "-c", `{ echo "BEGIN EXCLUSIVE; SELECT 'held';"; cat; } | sqlite3 -batch ` + database},
+	}
+	if err := os.WriteFile(m.Behind("py"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name, path := range map[string]string{"python": m.Path("py"), "sqlite": m.Path("db")} {
+		cmd := command(nil, holders[name]...)
+		stdin, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		stdout, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "held\n" {
+			t.Fatalf("%s said %q, %v", name, line, err)
+		}
+		_, err = a.TryOpen(path, takeFlags)
+		wantErr(t, name+": O_EXCL", err, unix.EEXIST)
+		fd := a.Open(path, openFlags)
+		wantErr(t, name+": flock", a.Flock(fd, unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
+		wantErr(t, name+": other bytes", a.Fcntl(fd, unix.F_SETLK, wr(0, 5)), nil)
+		if text, err := a.ReadAll(path); err != nil || !strings.Contains(text, "via=fcntl") {
+			t.Errorf("%s: %q, %v", name, text, err)
+		}
+		stdin.Close()
+		cmd.Wait()
+		wantErr(t, name+": when it has ended", a.Flock(fd, unix.LOCK_EX|unix.LOCK_NB), nil)
+		wantErr(t, "close", a.Close(fd), nil)
 	}
 }
