@@ -307,7 +307,7 @@ func TestAReaderOfLocksSeesOneMoment(t *testing.T) {
 }
 
 // Readers of one user who wait together are served together; one who is
-// interrupted goes at once.
+// interrupted goes when that takes a second.
 func TestReadersOfLocksWaitTogether(t *testing.T) {
 	s := serve(t)
 	s.mustCreate("x", unix.O_EXCL)
@@ -334,6 +334,22 @@ func TestReadersOfLocksWaitTogether(t *testing.T) {
 	}
 	if n := s.procs.looked(); n > 4 {
 		t.Errorf("100 readers looked at processes %d times", n)
+	}
+}
+
+// A signal that ends nothing does not make the reading of a list fail, whether its
+// process lives on or another takes over.
+func TestInterruptedReadersOfLocks(t *testing.T) {
+	s := serve(t)
+	s.mustCreate("x", unix.O_EXCL)
+	f := s.mustOpen(s.walk(".lockfs", "locks"), unix.O_RDONLY)
+	release := s.procs.hold()
+	reading := s.send(opRead, f.node, u64(f.handle), u64(0), u32(4096), zeros(20))
+	s.send(opInterrupt, 0, u64(reading))
+	s.walk(".lockfs") // the interrupt has come
+	release()
+	if r := s.await(reading); r.errno != 0 || paths(parseLocks(t, string(r.body))) != "x " {
+		t.Errorf("%v, %q", r.errno, r.body)
 	}
 }
 

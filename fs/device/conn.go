@@ -295,7 +295,7 @@ func (c *Conn) Detour(unique, place uint64, look func() any) {
 
 // LongDetour is [Conn.Detour] for a request that changes nothing and whose look
 // may take seconds. It stands in a line of its own, where it keeps nobody else
-// waiting, and an interrupt ends it at once, with EINTR.
+// waiting, and an interrupt ends it in a second, with EINTR.
 func (c *Conn) LongDetour(unique uint64, look func() any) {
 	c.detour = &detour{unique: unique, look: look, long: true}
 }
@@ -391,7 +391,7 @@ func (c *Conn) depart(h header, from *detour) {
 	}
 	c.detours[d.unique] = d
 	if d.long && d.Interrupted {
-		c.interrupt(d.unique) // by who died with the process that had it
+		c.endLater(d)
 	}
 	line := c.lookups
 	switch {
@@ -466,17 +466,33 @@ func (c *Conn) checkSettled() {
 func (c *Conn) interrupt(unique uint64) {
 	if d := c.detours[unique]; d != nil {
 		d.Interrupted = true
-		if d.long {
-			d.ended = true
-			c.back(d)
-			c.Answer(unique, unix.EINTR)
-			return
-		}
 		c.ledger.Away(unique, d.Traveller)
+		if d.long {
+			c.endLater(d)
+		}
 		return
 	}
 	c.fs.Interrupt(unique)
 }
+
+// endLater ends the long detour of a request that was interrupted with EINTR, if it
+// takes much longer.
+func (c *Conn) endLater(d *detour) {
+	time.AfterFunc(interruptTime, func() {
+		c.Do(func() {
+			if c.detours[d.unique] == d {
+				d.ended = true
+				c.back(d)
+				c.Answer(d.unique, unix.EINTR)
+			}
+		})
+	})
+}
+
+// interruptTime is how long an interrupted request may still take. The kernel tells
+// of every signal, of those too that end nothing, and no program expects that the
+// reading of a file fails for one.
+const interruptTime = time.Second
 
 // poll answers a POLL.
 func (c *Conn) poll(h header, in []byte) []byte {
