@@ -43,7 +43,7 @@ func (f *FS) beginMirror(b *Backing) {
 	f.mirror = mirror.New(mirror.Config{
 		Backing:    b.Dir,
 		Keeper:     b.Keeper,
-		Do:         f.dev.Do,
+		Do:         f.doOnceBegun,
 		Reconsider: f.table.Reconsider,
 		Path:       f.outsidePath,
 		Lost:       f.mirrorLost,
@@ -60,6 +60,13 @@ func (f *FS) beginMirror(b *Backing) {
 		// What is lost by that is said by mirrorLost.
 		_ = f.mirror.Adopt(p)
 	}
+}
+
+// doOnceBegun runs a step, but not before the first one that the kernel brings about:
+// no other may come before the answers of the process before this one are repeated.
+func (f *FS) doOnceBegun(step func()) {
+	<-f.begun
+	f.dev.Do(step)
 }
 
 // isMirrored reports whether a hold of r is outside too. Where names hold they are
@@ -250,7 +257,7 @@ type lostMirror struct {
 // the step ends, or if it has ended, in one of its own.
 func (f *FS) mirrorLost(k lockspace.Key, why error) {
 	f.lost = append(f.lost, lostMirror{k, why})
-	go f.dev.Do(func() {})
+	go f.doOnceBegun(func() {})
 }
 
 func (f *FS) endLost() {

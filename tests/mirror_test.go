@@ -445,3 +445,28 @@ sys.stdin.read()`
 		wantErr(t, "close", a.Close(fd), nil)
 	}
 }
+
+// With the keeper, where a service manager keeps its mount, the mirror's files are
+// gone: the next one locks again what is still free, and what is not is lost.
+func TestMirrorAfterTheKeepersDeath(t *testing.T) {
+	dir := t.TempDir()
+	m, s := backed(t, func(*Mount) string { return dir })
+	s.await("READY=1", 1)
+	a, outside := newClient(t), newClient(t)
+	kept, lost := a.Open(m.Path("kept"), takeFlags), a.Open(m.Path("lost"), takeFlags)
+	file := outside.Open(filepath.Join(dir, "lost"), unix.O_RDWR)
+	waits := outside.StartFcntl(file, unix.F_SETLKW, wr(0, toEnd))
+	waits.MustBlock(t)
+	m.Signal(syscall.SIGKILL)
+	wantErr(t, "the stranger's lock", waits.Wait(t), nil)
+	s.again(m)
+	s.await("READY=1", 2)
+	eventually(t, answerLimit, func() bool { return a.Fsync(lost) == unix.EIO }, "who has lost a lock is told")
+	wantErr(t, "fsync of what is kept", a.Fsync(kept), nil)
+	file = outside.Open(filepath.Join(dir, "kept"), unix.O_RDWR)
+	wantErr(t, "the stranger's lock of what is kept", outside.Fcntl(file, unix.F_SETLK, wr(0, toEnd)), unix.EAGAIN)
+	_, err := a.TryOpen(m.Path("lost"), takeFlags)
+	wantErr(t, "O_EXCL", err, unix.EEXIST)
+	wantErr(t, "close", a.Close(kept), nil)
+	wantErr(t, "close", a.Close(lost), nil)
+}
