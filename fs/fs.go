@@ -102,6 +102,10 @@ type FS struct {
 	backing  *mirror.Backing
 	unopened []lockspace.Request
 	lost     []lostMirror
+	// begun is closed in the first step, stepped then; there is a mirror, or begun is
+	// nil.
+	begun   chan struct{}
+	stepped bool
 	// unmirrored is for what the log says of locks that cannot be mirrored.
 	unmirrored limiter
 	// touched are the nodes whose body may have lost its author in this step.
@@ -225,6 +229,7 @@ func (f *FS) Counts() Counts {
 
 // EndStep does what is left of a step when its request has been carried out.
 func (f *FS) EndStep() {
+	f.beganSteps()
 	f.recovered()
 	f.endLost()
 	f.removeLapsed()
