@@ -102,8 +102,10 @@ type FS struct {
 	backing  *mirror.Backing
 	unopened []lockspace.Request
 	lost     []lostMirror
-	// begun is closed when there has been a step.
-	begun chan struct{}
+	// begun is closed in the first step, stepped then; there is a mirror, or begun is
+	// nil.
+	begun   chan struct{}
+	stepped bool
 	// unmirrored is for what the log says of locks that cannot be mirrored.
 	unmirrored limiter
 	// touched are the nodes whose body may have lost its author in this step.
@@ -172,7 +174,6 @@ func prepare(o Options) *FS {
 		lockDirs:      newLockDirs(),
 		gatherings:    make(map[gatherKey]*gathering),
 		readings:      readings{most: maxInMemory},
-		begun:         make(chan struct{}),
 		hints:         newHints(),
 		stream:        newStream(),
 	}
@@ -228,7 +229,7 @@ func (f *FS) Counts() Counts {
 
 // EndStep does what is left of a step when its request has been carried out.
 func (f *FS) EndStep() {
-	f.begin()
+	f.beganSteps()
 	f.recovered()
 	f.endLost()
 	f.removeLapsed()
@@ -241,15 +242,6 @@ func (f *FS) EndStep() {
 	}
 	f.asked, f.unopened = f.asked[:0], f.unopened[:0]
 	f.clock.stop()
-}
-
-// begin lets others than the kernel bring about steps, from the first one on.
-func (f *FS) begin() {
-	select {
-	case <-f.begun:
-	default:
-		close(f.begun)
-	}
 }
 
 // armExpiry has the table do in time what it has to do: places of absent waits

@@ -154,7 +154,9 @@ func (f *FS) GetLk(_ <-chan struct{}, in *fuse.LkIn, out *fuse.LkOut) fuse.Statu
 		return f.lookUpForLock(&r, in.Unique, false)
 	}
 	if !found {
-		out.Lk = f.strangersLock(&r, in.Lk)
+		if out.Lk, ok = f.strangersLock(in.Unique, &r, in.Lk); !ok {
+			return device.Parked
+		}
 		return fuse.OK
 	}
 	f.lookUp(in.Unique, func(x *facts) {

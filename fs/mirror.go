@@ -2,6 +2,7 @@ package fs
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -40,10 +41,11 @@ func (f *FS) beginMirror(b *Backing) {
 		return
 	}
 	f.backing = b.Dir
+	f.begun = make(chan struct{})
 	f.mirror = mirror.New(mirror.Config{
 		Backing:    b.Dir,
 		Keeper:     b.Keeper,
-		Do:         f.doOnceBegun,
+		Do:         f.doWhenBegun,
 		Reconsider: f.table.Reconsider,
 		Path:       f.outsidePath,
 		Lost:       f.mirrorLost,
@@ -62,16 +64,25 @@ func (f *FS) beginMirror(b *Backing) {
 	}
 }
 
-// doOnceBegun runs a step, but not before the first one that the kernel brings about:
-// no other may come before the answers of the process before this one are repeated.
-func (f *FS) doOnceBegun(step func()) {
+// doWhenBegun makes a step of what the mirror does by itself, when there has been
+// one: until then the connection is not ready, and has yet to repeat the answers of
+// the process before.
+func (f *FS) doWhenBegun(step func()) {
 	<-f.begun
 	f.dev.Do(step)
 }
 
+// beganSteps says that this is a step.
+func (f *FS) beganSteps() {
+	if f.mirror != nil && !f.stepped {
+		f.stepped = true
+		close(f.begun)
+	}
+}
+
 // isMirrored reports whether a hold of r is outside too. Where names hold they are
-// not; nor is a directory, in which others are, nor what is in one that has been
-// removed, where nobody comes any more.
+// not; nor is a directory, in which others are. In one that has been removed nothing
+// is held, see covered.
 func (m mirrored) isMirrored(r *lockspace.Request) bool {
 	return r.Via != lockspace.ViaMkdir && m.f.mirrors(r.Key.Dir)
 }
@@ -86,7 +97,7 @@ func (f *FS) mirrors(dir uint64) bool {
 // that failed, so does the request.
 func (m mirrored) Cover(r *lockspace.Request) error {
 	if !m.isMirrored(r) {
-		return nil
+		return m.f.covered(r)
 	}
 	err := m.f.mirror.Cover(r)
 	if x := m.f.facts; err == lockspace.ErrLookup && x != nil {
@@ -105,6 +116,16 @@ func (m mirrored) Cover(r *lockspace.Request) error {
 		m.f.noteUnmirrored(r, err)
 	}
 	return err
+}
+
+// covered is the answer for what is not mirrored: nil. But of what would be, had its
+// directory not been removed, nobody could say that somebody outside does not hold it.
+func (f *FS) covered(r *lockspace.Request) error {
+	switch d := f.nodes.dir(r.Key.Dir); {
+	case r.Via == lockspace.ViaMkdir, d != nil && (d.file.holdsByName() || !d.file.isRemoved()):
+		return nil
+	}
+	return errRemoved
 }
 
 // noteUnmirrored says why a lock is not granted that nobody holds. The caller gets
@@ -223,7 +244,7 @@ func (f *FS) makeOutside(unique uint64, err error) fuse.Status {
 }
 
 // errRemoved is why a lock has no place outside.
-var errRemoved = errors.New("its directory has been removed")
+var errRemoved = fmt.Errorf("its directory has been removed (%w)", unix.ESTALE)
 
 // outsidePath returns the path of a lock below the backing directory.
 func (f *FS) outsidePath(k lockspace.Key) (string, error) {
@@ -234,7 +255,10 @@ func (f *FS) outsidePath(k lockspace.Key) (string, error) {
 			return "", errRemoved
 		}
 		e := d.file.entries[0]
-		path = e.Name + "/" + path
+		if path = e.Name + "/" + path; len(path) >= unix.PathMax {
+			// No call takes it, and there is no end to how deep directories can be.
+			return "", fmt.Errorf("%.50s...: %w", path, unix.ENAMETOOLONG)
+		}
 		dir = e.Dir
 	}
 	return path, nil
@@ -257,11 +281,13 @@ type lostMirror struct {
 // the step ends, or if it has ended, in one of its own.
 func (f *FS) mirrorLost(k lockspace.Key, why error) {
 	f.lost = append(f.lost, lostMirror{k, why})
-	go f.doOnceBegun(func() {})
+	go f.doWhenBegun(func() {})
 }
 
+// endLost ends them. That may have others be noticed.
 func (f *FS) endLost() {
-	for _, l := range f.lost {
+	for i := 0; i < len(f.lost); i++ {
+		l := f.lost[i]
 		var lost []*lockspace.Hold
 		for h := range f.table.Holds(l.key) {
 			if (mirrored{f}).isMirrored(&h.Request) {
@@ -282,20 +308,44 @@ func (f *FS) endLost() {
 	f.lost = f.lost[:0]
 }
 
+// inTheWay is somebody outside who is in the way of a request, if there is one.
+type inTheWay struct {
+	stranger mirror.Foreign
+	found    bool
+}
+
 // strangersLock is the answer to F_GETLK where nobody on the mount is in the way:
-// who is outside, else that it is free.
-func (f *FS) strangersLock(r *lockspace.Request, lk fuse.FileLock) fuse.FileLock {
+// who is outside, else that it is free. known is false if the request takes a
+// detour to find out, on which it then is.
+func (f *FS) strangersLock(unique uint64, r *lockspace.Request, lk fuse.FileLock) (answer fuse.FileLock, known bool) {
 	lk.Typ = unix.F_UNLCK
 	if !f.mirrors(r.Key.Dir) {
-		return lk
+		return lk, true
 	}
-	s, found, _, err := f.mirror.Probe(r.Key)
-	if err != nil || !found || !s.Range.Overlaps(r.Range) || s.Mode == lockspace.Shared && r.Mode == lockspace.Shared {
-		return lk
+	var s inTheWay
+	if f.facts != nil && f.facts.inTheWay != nil {
+		s = *f.facts.inTheWay
+	} else {
+		var err error
+		if s.stranger, s.found, known, err = f.mirror.ProbeFor(r); !known && err == nil {
+			path, err := f.outsidePath(r.Key)
+			if err != nil {
+				return lk, true
+			}
+			f.lookUp(unique, func(x *facts) {
+				x.inTheWay = new(inTheWay)
+				// What cannot be found out is told to who asks for the lock.
+				x.inTheWay.stranger, x.inTheWay.found, _ = f.backing.ProbeFor(path, r)
+			})
+			return lk, false
+		}
 	}
-	lk = fuse.FileLock{Start: s.Range.First, End: s.Range.Last, Typ: unix.F_RDLCK, Pid: uint32(s.Pid)}
-	if s.Mode == lockspace.Exclusive {
+	if !s.found {
+		return lk, true
+	}
+	lk = fuse.FileLock{Start: s.stranger.Range.First, End: s.stranger.Range.Last, Typ: unix.F_RDLCK, Pid: uint32(s.stranger.Pid)}
+	if s.stranger.Mode == lockspace.Exclusive {
 		lk.Typ = unix.F_WRLCK
 	}
-	return lk
+	return lk, true
 }

@@ -121,6 +121,8 @@ type facts struct {
 	// are the names in a directory that are held there.
 	outside *bool
 	listed  []string
+	// inTheWay is who outside is in the way of what F_GETLK asks about.
+	inTheWay *inTheWay
 }
 
 func newFacts() *facts {

@@ -137,6 +137,16 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 // who waits has its place. s is used up. o.UID and o.GID are not used. Errors:
 // [ErrRecord].
 func Restore(o Options, s *Saved) (*FS, error) {
+	f, err := restore(o, s)
+	if err != nil {
+		return nil, err
+	}
+	f.beginMirror(o.Backing)
+	return f, nil
+}
+
+// restore is Restore without a mirror.
+func restore(o Options, s *Saved) (*FS, error) {
 	f := prepare(o)
 	f.nodes = nodes{
 		journal: o.Journal,
@@ -228,7 +238,6 @@ func Restore(o Options, s *Saved) (*FS, error) {
 		}
 	}
 	f.restoreNames(s)
-	f.beginMirror(o.Backing)
 	return f, nil
 }
 
@@ -327,7 +336,7 @@ func TakeUp(o Options, s *Saved) (*FS, error) {
 	}
 	root := s.nodes.new()
 	root.ID, root.File = rootDir, rootDir
-	f, err := Restore(o, s)
+	f, err := restore(o, s)
 	if err != nil {
 		return nil, err
 	}
@@ -365,6 +374,8 @@ func TakeUp(o Options, s *Saved) (*FS, error) {
 	if err := f.makeLockspaces(o.Lockspaces); err != nil {
 		return nil, err
 	}
+	// Now that the policies are those of this mount: they say what is mirrored.
+	f.beginMirror(o.Backing)
 	return f, nil
 }
 

@@ -21,6 +21,12 @@ type Foreign struct {
 // them. known is false if there is one that is not open here, see [Backing.Probe].
 // Errors: of the call.
 func (m *Mirror) Probe(k lockspace.Key) (f Foreign, found, known bool, err error) {
+	return m.ProbeFor(&lockspace.Request{Key: k, Mode: lockspace.Exclusive, Range: lockspace.Whole})
+}
+
+// ProbeFor is Probe for a lock that is in the way of r.
+func (m *Mirror) ProbeFor(r *lockspace.Request) (f Foreign, found, known bool, err error) {
+	k := r.Key
 	n := m.names[k]
 	if n == nil || n.file == nil {
 		path, err := m.config.Path(k)
@@ -33,7 +39,7 @@ func (m *Mirror) Probe(k lockspace.Key) (f Foreign, found, known bool, err error
 	if same, err := m.stillThere(n); err != nil || !same {
 		return f, false, false, err
 	}
-	f, found, err = probe(m.fcntl, n.file.fd)
+	f, found, err = probe(m.fcntl, n.file.fd, r)
 	return f, found, true, wrap("getlk", n.path, err)
 }
 
@@ -41,6 +47,11 @@ func (m *Mirror) Probe(k lockspace.Key) (f Foreign, found, known bool, err error
 // ones included. A missing file is not made: nobody has it. Errors: as of
 // [Backing.Open].
 func (b *Backing) Probe(path string) (f Foreign, found bool, err error) {
+	return b.ProbeFor(path, &lockspace.Request{Mode: lockspace.Exclusive, Range: lockspace.Whole})
+}
+
+// ProbeFor is Probe for a lock that is in the way of r.
+func (b *Backing) ProbeFor(path string, r *lockspace.Request) (f Foreign, found bool, err error) {
 	if !valid(path) {
 		return f, false, wrap("open", path, unix.EINVAL)
 	}
@@ -59,12 +70,12 @@ func (b *Backing) Probe(path string) (f Foreign, found bool, err error) {
 	if _, err := regular(fd); err != nil {
 		return f, false, wrap("open", path, err)
 	}
-	f, found, err = probe(unix.FcntlFlock, fd)
+	f, found, err = probe(unix.FcntlFlock, fd, r)
 	return f, found, wrap("getlk", path, err)
 }
 
-func probe(fcntl fcntlFunc, fd int) (Foreign, bool, error) {
-	lk, found, err := getlk(fcntl, fd, lockspace.Exclusive, lockspace.Whole)
+func probe(fcntl fcntlFunc, fd int, r *lockspace.Request) (Foreign, bool, error) {
+	lk, found, err := getlk(fcntl, fd, r.Mode, r.Range)
 	if err != nil || !found {
 		return Foreign{}, false, err
 	}

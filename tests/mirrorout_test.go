@@ -1,0 +1,81 @@
+package tests
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// F_GETLK tells of a stranger who is in the way of what is asked about, and of no
+// other, whether or not anybody on the mount has ever locked the file.
+func TestGetLkTellsWhichStranger(t *testing.T) {
+	m := mountBacked(t)
+	a, stranger := newClient(t), newClient(t)
+	file := stranger.Open(m.Behind("x"), unix.O_RDWR|unix.O_CREAT)
+	wantErr(t, "the first bytes", stranger.Fcntl(file, unix.F_SETLK, rd(0, 10)), nil)
+	wantErr(t, "others", stranger.Fcntl(file, unix.F_SETLK, wr(100, 10)), nil)
+	fd := a.Open(m.Path("x"), openFlags)
+	for _, when := range []string{"a file that was never locked here", "one that was"} {
+		for _, c := range []struct {
+			ask         unix.Flock_t
+			kind        int16
+			start, size int64
+		}{
+			{wr(0, 10), unix.F_RDLCK, 0, 10},
+			{wr(105, 1), unix.F_WRLCK, 100, 10},
+			{rd(0, toEnd), unix.F_WRLCK, 100, 10},
+			{rd(0, 50), unix.F_UNLCK, 0, 50},
+			{wr(50, 50), unix.F_UNLCK, 50, 50},
+		} {
+			got := a.GetLk(fd, c.ask)
+			if got.Type != c.kind || got.Start != c.start || got.Len != c.size || c.kind != unix.F_UNLCK && int(got.Pid) != stranger.Pid() {
+				t.Errorf("%s: F_GETLK of %+v is %+v", when, c.ask, got)
+			}
+		}
+		wantErr(t, "a try", a.Fcntl(fd, unix.F_SETLK, wr(0, toEnd)), unix.EAGAIN)
+	}
+}
+
+// A directory that is removed takes its files' place outside away: what is waited
+// for there, or locked through a file that is open, is not granted.
+func TestNothingIsHeldInRemovedDirectories(t *testing.T) {
+	m := mountBacked(t)
+	a, b, stranger := newClient(t), newClient(t), newClient(t)
+	wantErr(t, "mkdir", a.Name("mkdir", 0o777, m.Path("dir")), nil)
+	wantErr(t, "close", a.Close(a.Open(m.Path("dir/x"), takeFlags)), nil) // makes the file
+	file := stranger.Open(m.Behind("dir/x"), unix.O_RDWR)
+	wantErr(t, "the stranger's lock", stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)), nil)
+	fd, other := a.Open(m.Path("dir/x"), openFlags), b.Open(m.Path("dir/y"), openFlags)
+	waits := a.StartFlock(fd, unix.LOCK_EX)
+	waits.MustBlock(t)
+	wantErr(t, "rmdir", b.Name("rmdir", 0, m.Path("dir")), nil)
+	wantErr(t, "flock by an open file", b.Flock(other, unix.LOCK_EX|unix.LOCK_NB), unix.ESTALE)
+	killWorker(t, m.Mount)
+	if err := waits.Wait(t); err != unix.ESTALE {
+		t.Errorf("who waited gets %v, want ESTALE", err)
+	}
+}
+
+// Directories can be deeper than any path is long: nothing in them can be mirrored,
+// and they hold nobody up.
+func TestDirectoriesDeeperThanPaths(t *testing.T) {
+	m := mountBacked(t)
+	m.Deadline(2 * time.Minute)
+	a := newClient(t)
+	began := time.Now()
+	out, exit := sh(t, m.Mount, `exec python3 -c '
+import os
+for i in range(3000):
+    os.mkdir("d" * 255)
+    os.chdir("d" * 255)
+os.open("x", os.O_CREAT | os.O_EXCL)' 2>&1`)
+	if exit == 0 || !strings.Contains(out, "File name too long") {
+		t.Errorf("exit code %d: %.300s", exit, out)
+	}
+	if took := time.Since(began); took > 15*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	wantErr(t, "close of another", a.Close(a.Open(m.Path("x"), takeFlags)), nil)
+}
