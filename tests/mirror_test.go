@@ -470,3 +470,34 @@ func TestMirrorAfterTheKeepersDeath(t *testing.T) {
 	wantErr(t, "close", a.Close(kept), nil)
 	wantErr(t, "close", a.Close(lost), nil)
 }
+
+// With few open files there are as many locks as can be, workers can be replaced
+// beside them, and with fewer still lockfs does not start.
+func TestFewOpenFiles(t *testing.T) {
+	m := newMount(t)
+	m.wrapper = []string{"prlimit", "--nofile=400:400"}
+	m.mount([]string{"--backing", t.TempDir()})
+	a := newClient(t)
+	var fds []int
+	for i := range 400 {
+		fd, err := a.TryOpen(m.Path(fmt.Sprint("lock", i)), takeFlags)
+		if err != nil {
+			wantErr(t, "one lock too many", err, unix.ENOLCK)
+			break
+		}
+		fds = append(fds, fd)
+	}
+	if len(fds) < 100 || len(fds) > 300 {
+		t.Errorf("%d locks are held with 400 open files", len(fds))
+	}
+	for range 3 {
+		killWorker(t, m)
+		wantErr(t, "fsync", a.Fsync(fds[0]), nil)
+	}
+	wantErr(t, "close", a.Close(fds[0]), nil)
+	wantErr(t, "close", a.Close(a.Open(m.Path("another"), takeFlags)), nil)
+	out, err := command(nil, "prlimit", "--nofile=300:300", program(t, "lockfs"), "--state-dir", "none", "--backing", t.TempDir(), t.TempDir()).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "ulimit -n") {
+		t.Errorf("with 300 open files: %v, %q", err, out)
+	}
+}

@@ -22,6 +22,9 @@ const (
 	defaultBacking = noBacking
 )
 
+// leastRoom is how many backing files must be able to be open at a time.
+const leastRoom = 64
+
 // errBacking is the kind of error that goes with exitBacking.
 var errBacking = errors.New("the backing directory cannot be used")
 
@@ -34,6 +37,10 @@ func openBacking(path, mountPoint string) (*os.File, error) {
 		return nil, nil
 	case coveredBacking:
 		path = mountPoint
+	}
+	if room := mirrorRoom(); room < leastRoom {
+		return nil, fmt.Errorf("%w: only %d of its files could be open at a time; raise the limit of open files (ulimit -n), to 1024 at least",
+			errBacking, room)
 	}
 	// What is not a directory is not even opened, so a FIFO holds nobody up.
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/lockspace/mirror"
 )
 
 // The socket by which a worker gives its keeper the mirror's open files, and is
@@ -244,9 +246,6 @@ var errPacket = errors.New("a packet that is not understood")
 // mirrorRoom is how many files of the mirror a process may have, by the limit of
 // its descriptors: the rest is for all else that it does.
 func mirrorRoom() int {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return 768 // of the usual 1024
-	}
-	return int(min(limit.Cur, 1<<30) / 4 * 3)
+	_, open := mirror.Limits()
+	return open
 }

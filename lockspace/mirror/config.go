@@ -66,14 +66,15 @@ var (
 )
 
 // Limits returns how many files a mirror keeps open, by how many the process may
-// have: 512 that hold nothing, or a quarter; three quarters in all.
+// have: 512 that hold nothing, or a quarter; three quarters in all, but so that 256
+// are left for all else, threads that wait among them. 0: it may have too few.
 func Limits() (cached, open int) {
 	var rl unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &rl); err != nil {
 		rl.Cur = 1024
 	}
 	files := int(min(rl.Cur, 1<<30))
-	return min(512, files/4), files * 3 / 4
+	return min(512, files/4), max(0, files-max(256, files/4))
 }
 
 // How much is done at a time.
