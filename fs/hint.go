@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"hash/maphash"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -33,7 +32,6 @@ import (
 
 // hints is what is remembered for it. It changes in steps.
 type hints struct {
-	seed maphash.Seed
 	// closed are the locks that were closed last, by the hash of their key.
 	closed [closedSlots]closedLock
 	// open is how many of them somebody is looking for; running: a timer runs
@@ -103,14 +101,19 @@ const (
 )
 
 func newHints() hints {
-	return hints{seed: maphash.MakeSeed(), spaces: make(map[uint64]*misuse)}
+	return hints{spaces: make(map[uint64]*misuse)}
 }
 
-// slot returns the place of a key; it may be another's.
+// slot returns the place of a key; it may be another's. Who finds names that share
+// one makes the hint miss something, and could do that without.
 func (h *hints) slot(k lockspace.Key) *closedLock {
-	// Odd, so that numbers that follow each other spread.
-	const spread = 0x9e3779b97f4a7c15
-	return &h.closed[(maphash.String(h.seed, k.Name)^k.Dir*spread)%closedSlots]
+	// FNV-1a, and an odd number, so that numbers that follow each other spread.
+	const offset, prime, spread = 0xcbf29ce484222325, 0x100000001b3, 0x9e3779b97f4a7c15
+	hash := uint64(offset)
+	for i := range len(k.Name) {
+		hash = (hash ^ uint64(k.Name[i])) * prime
+	}
+	return &h.closed[(hash^k.Dir*spread)%closedSlots]
 }
 
 // dismiss forgets who looks for a lock.
@@ -229,10 +232,8 @@ func (f *FS) lookUpAsker(c *closedLock, own bool) {
 			case !kin:
 				f.hints.dismiss(c)
 			default:
+				// Judged by the next timer: the first may have run at once.
 				c.asked, c.suspect = isKin, info
-				if c.ripe {
-					f.misused(c)
-				}
 			}
 		})
 	}()
