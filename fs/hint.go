@@ -196,7 +196,7 @@ func (f *FS) judgeAskers() {
 		case c.asked == isKin:
 			f.misused(c)
 		case c.asked == beingLookedUp:
-			// Judged when it is known.
+			// Judged by a timer after it is known.
 		case !f.hints.own.allow(allLookups, f.clock.Now().Boot):
 			f.hints.dismiss(c)
 		default:

@@ -56,8 +56,7 @@ func (f *FS) beginMirror(b *Backing) {
 		}
 	}
 	f.table.Mirrored(mirrored{f})
-	missing := f.mirror.Missing()
-	for _, p := range missing {
+	for _, p := range f.mirror.Missing() {
 		p.Run()
 		// What is lost by that is said by mirrorLost.
 		_ = f.mirror.Adopt(p)
@@ -174,40 +173,27 @@ const maxOpens = 50
 func (m mirrored) Await(r *lockspace.Request) { m.f.mirror.Await(r) }
 
 func (m mirrored) Settled(k lockspace.Key, holds []*lockspace.Hold) {
-	n := 0
-	for _, h := range holds {
-		if m.isMirrored(&h.Request) {
-			n++
-		}
+	if len(holds) > 0 && !m.f.mirrors(k.Dir) {
+		holds = nil
 	}
-	if n < len(holds) {
-		some := make([]*lockspace.Hold, 0, n)
-		for _, h := range holds {
-			if m.isMirrored(&h.Request) {
-				some = append(some, h)
-			}
-		}
-		holds = some
-	}
-	m.f.mirror.Settled(k, holds)
+	m.f.mirror.Settled(k, holds) // which leaves directories out by itself
 }
 
 // openOutside returns what opens, on a detour, what has yet to be opened outside
 // for the present request.
 func (f *FS) openOutside() func(*facts) {
+	if len(f.unopened) == 0 {
+		return func(*facts) {}
+	}
 	var all []*mirror.Preparation
+	var keys []lockspace.Key
 	for i := range f.unopened {
 		all = append(all, f.mirror.Prepare(&f.unopened[i]))
-	}
-	keys := make([]lockspace.Key, len(all))
-	for i := range f.unopened {
-		keys[i] = f.unopened[i].Key
+		keys = append(keys, f.unopened[i].Key)
 	}
 	f.unopened = f.unopened[:0]
 	return func(x *facts) {
-		if len(all) > 0 {
-			x.opens++
-		}
+		x.opens++
 		for _, p := range all {
 			p.Run()
 		}
@@ -238,8 +224,7 @@ func (f *FS) makeOutside(unique uint64, err error) fuse.Status {
 	if !errors.Is(err, lockspace.ErrLookup) || len(f.unopened) == 0 {
 		return makeStatus(err)
 	}
-	open := f.openOutside()
-	f.lookUp(unique, open)
+	f.lookUp(unique, f.openOutside())
 	return device.Parked
 }
 

@@ -244,6 +244,7 @@ func TestPlantedFiles(t *testing.T) {
 func TestLostMirror(t *testing.T) {
 	m := mountBacked(t)
 	a, b := newClient(t), newClient(t)
+	events := b.Open(m.Path(".lockfs/events"), unix.O_RDONLY|unix.O_NONBLOCK)
 	fd := a.Open(m.Path("x"), takeFlags)
 	if err := os.Remove(m.Behind("x")); err != nil {
 		t.Fatal(err)
@@ -252,6 +253,12 @@ func TestLostMirror(t *testing.T) {
 	wantErr(t, "flock by who has lost it", a.Flock(fd, unix.LOCK_EX|unix.LOCK_NB), unix.EIO)
 	wantErr(t, "the next one's close", b.Close(b.Open(m.Path("x"), takeFlags)), nil)
 	wantErr(t, "close", a.Close(fd), nil)
+	told := ""
+	eventually(t, answerLimit, func() bool {
+		more, err := b.Read(events, 4096)
+		told += more
+		return (err == nil || err == unix.EAGAIN) && strings.Contains(told, `{"event":"lost"`)
+	}, "there is an event")
 	if !strings.Contains(m.Stderr(), "why=lost") {
 		t.Error("the log does not say that a hold was lost")
 	}

@@ -72,6 +72,9 @@ func (m *model) Take(t *rapid.T) {
 // Convert replaces a hold by another, in one step.
 func (m *model) Convert(t *rapid.T) {
 	h := m.draw(t)
+	if h == nil {
+		return
+	}
 	first, last := drawRange(t)
 	r := whole(m.name, drawMode(t))
 	r.Range = bound(first, last)
@@ -82,15 +85,20 @@ func (m *model) Convert(t *rapid.T) {
 	})
 }
 
+// draw returns a hold, nil if there is none.
 func (m *model) draw(t *rapid.T) *lockspace.Hold {
 	holds := m.w.holds[key(m.name)]
 	if len(holds) == 0 {
-		t.Skip("nothing is held")
+		return nil
 	}
 	return holds[rapid.IntRange(0, len(holds)-1).Draw(t, "hold")]
 }
 
-func (m *model) End(t *rapid.T) { m.w.end(m.draw(t)) }
+func (m *model) End(t *rapid.T) {
+	if h := m.draw(t); h != nil {
+		m.w.end(h)
+	}
+}
 
 // EndSome ends several in one step.
 func (m *model) EndSome(t *rapid.T) {
