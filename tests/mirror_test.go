@@ -1,7 +1,6 @@
 package tests
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -423,22 +422,9 @@ sys.stdin.read()`
 		t.Fatal(err)
 	}
 	for name, path := range map[string]string{"python": m.Path("py"), "sqlite": m.Path("db")} {
-		cmd := command(nil, holders[name]...)
-		stdin, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		stdout, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "held\n" {
-			t.Fatalf("%s said %q, %v", name, line, err)
-		}
-		_, err = a.TryOpen(path, takeFlags)
+		p := startProcess(t, nil, holders[name]...)
+		p.Held(t)
+		_, err := a.TryOpen(path, takeFlags)
 		wantErr(t, name+": O_EXCL", err, unix.EEXIST)
 		fd := a.Open(path, openFlags)
 		wantErr(t, name+": flock", a.Flock(fd, unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
@@ -446,8 +432,7 @@ sys.stdin.read()`
 		if text, err := a.ReadAll(path); err != nil || !strings.Contains(text, "via=fcntl") {
 			t.Errorf("%s: %q, %v", name, text, err)
 		}
-		stdin.Close()
-		cmd.Wait()
+		p.Release(t)
 		wantErr(t, name+": when it has ended", a.Flock(fd, unix.LOCK_EX|unix.LOCK_NB), nil)
 		wantErr(t, "close", a.Close(fd), nil)
 	}

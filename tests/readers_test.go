@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"os/exec"
 	"slices"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
+
+	"github.com/lockfs/lockfs/tests/openmetrics"
 )
 
 // 1.7: whoever looks on does not keep others from their locks.
@@ -61,17 +61,11 @@ func grantsIn(t testing.TB, m *Mount, d time.Duration) float64 {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for line := range strings.Lines(string(out)) {
-			if n, ok := strings.CutPrefix(line, `lockfs_grants_total{via="excl"} `); ok {
-				v, err := strconv.ParseFloat(strings.TrimSpace(n), 64)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return v
-			}
+		samples, err := openmetrics.Parse(string(out))
+		if err != nil {
+			t.Fatal(err)
 		}
-		t.Fatal("no grants in the metrics")
-		return 0
+		return samples[`lockfs_grants_total{via="excl"}`]
 	}
 	before, began := grants(), time.Now()
 	time.Sleep(d)
