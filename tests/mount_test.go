@@ -111,7 +111,7 @@ func (m *Mount) mount(flags []string) {
 		t.Fatal(err)
 	}
 	argv := append(slices.Clone(m.wrapper), m.program)
-	argv = append(append(argv, "--backing", "none", "--log-level", "debug", "--state-dir", state), flags...)
+	argv = append(append(argv, "--log-level", "debug", "--state-dir", state), flags...)
 	m.start(append(argv, m.Dir))
 	t.Cleanup(m.Stop)
 	m.awaitReady()

@@ -56,9 +56,9 @@ func stressed(n int) int {
 const stressLimit = 5 * time.Minute
 
 // stressMount is mount for tests that may use up [stressLimit].
-func stressMount(t testing.TB) *Mount {
+func stressMount(t testing.TB, flags ...string) *Mount {
 	t.Helper()
-	m := mount(t)
+	m := mount(t, flags...)
 	m.Deadline(time.Duration(stressFactor(t))*stressLimit + mountTimeout)
 	return m
 }

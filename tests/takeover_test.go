@@ -31,7 +31,7 @@ func TestAnswersAfterDeathComeSoon(t *testing.T) {
 		{manyLocks, takeoverLimit},
 	} {
 		t.Run(fmt.Sprint(c.holds), func(t *testing.T) {
-			m := stressMount(t)
+			m := unmirrored(t)
 			hoarders := hoard(t, m, c.holds)
 			wantSoon(t, m, c.holds, c.limit)
 			killAll(t, hoarders)

@@ -19,7 +19,7 @@ const (
 	// coveredBacking is the directory that the mount covers.
 	coveredBacking = ""
 	// defaultBacking is what there is without the flag.
-	defaultBacking = noBacking
+	defaultBacking = coveredBacking
 )
 
 // leastRoom is how many backing files must be able to be open at a time.
