@@ -31,7 +31,7 @@ func holdPolicy(dir string) (string, error) {
 	return strings.TrimSpace(string(text)), err
 }
 
-// checkPolicy fails with [ErrPolicy] if files do not stay in a directory.
+// checkPolicy fails with [ErrPolicy] if a directory is not for resources.
 func checkPolicy(dir string) error {
 	for end := time.Now().Add(policyDelay); ; time.Sleep(policyDelay / 20) {
 		hold, err := holdPolicy(dir)
@@ -39,10 +39,24 @@ func checkPolicy(dir string) error {
 			return err
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("%w: hold=%s; as the directory's owner or root, when nobody uses it: echo %s >%s",
-				ErrPolicy, hold, goodHold, policyFile(dir))
+			return policyError(dir, hold)
 		}
 	}
+}
+
+// checkStays fails with [ErrPolicy] if a file is gone from a directory as soon as it
+// is made.
+func checkStays(dir string) error {
+	hold, err := holdPolicy(dir)
+	if hold == "handle" {
+		err = policyError(dir, hold)
+	}
+	return err
+}
+
+func policyError(dir, hold string) error {
+	return fmt.Errorf("%w: hold=%s; as the directory's owner or root, when nobody uses it: echo %s >%s",
+		ErrPolicy, hold, goodHold, policyFile(dir))
 }
 
 // setPolicy makes files stay in a directory that was just made.
