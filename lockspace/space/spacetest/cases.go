@@ -17,7 +17,7 @@ var Cases = []Case{
 	{"full path", fullPath},
 
 	{"two who share and autocreate", twoShareAutoCreate},
-	{"an owner's resources", resourcesForOwner},
+	{"resources for owner", resourcesForOwner},
 	{"names", names},
 	{"flags", flags},
 	{"what is missing", missing},
@@ -232,8 +232,13 @@ func names(w *World) {
 		paths.acquire(name, me, 0, space.ErrBadName)
 	}
 	// What a name leads to is a file, and is in the directory.
-	w.Run(`mkfifo "$1/fifo"; : >"$1-outside"; ln -s "$1-outside" "$1/link"`, w.Dir)
-	s.acquire("fifo", me, 0, space.ErrBadName)
+	w.Run(`: >"$1-outside"; ln -s "$1-outside" "$1/link"; mkdir "$1/directory"`, w.Dir)
+	if w.Run(`if mkfifo "$1/fifo" 2>/dev/null; then echo made; fi`, w.Dir) != "" {
+		s.acquire("fifo", me, 0, space.ErrBadName)
+	}
+	if err := s.s.AcquireResource("directory", me, space.Shared); err == nil {
+		w.Error("a directory was acquired")
+	}
 	if err := s.s.AcquireResource("link", me, 0); err == nil {
 		w.Error("a link out of the directory was followed")
 	}
