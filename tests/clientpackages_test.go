@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -176,8 +178,75 @@ func doPackage(id uint64, call *packageCall) (n int, err error) {
 		return 0, l.ReleaseWriteLock()
 	case "CheckLock":
 		return l.CheckLock()
+	case "read all the time":
+		return readAllTheTime(ctx, l)
+	case "hammer":
+		return hammerSpace(ctx, s, name)
 	}
 	return 0, fmt.Errorf("no such call: %s", call.Call)
+}
+
+// readAllTheTime reads until the context is done, and returns how often it did.
+func readAllTheTime(ctx context.Context, l *rwlock.Lock) (n int, err error) {
+	for ; ctx.Err() == nil && err == nil; n++ {
+		if err = l.ObtainReadLock(); err == nil {
+			time.Sleep(2 * time.Millisecond)
+			err = l.ReleaseReadLock()
+		}
+	}
+	return n, err
+}
+
+// hammerSpace takes, deletes, makes and gives back one resource until the context is
+// done, and returns how often it had it. Who is inside says so in a directory that
+// is on no mount: a writer by the file "writer", a reader by one of his own.
+func hammerSpace(ctx context.Context, s *space.Space, inside string) (n int, err error) {
+	for ; ctx.Err() == nil; n++ {
+		if rand.N(4) == 0 {
+			if err := s.CreateResource("foo"); err != nil {
+				return n, err
+			}
+			if err := s.DeleteResource("foo"); err != nil && !errors.Is(err, space.ErrBusy) {
+				return n, err
+			}
+		}
+		flags := space.Flags(rand.N(4))
+		err := s.AcquireResource("foo", 1, flags)
+		if errors.Is(err, space.ErrBusy) || errors.Is(err, space.ErrNoResource) {
+			n--
+			continue
+		}
+		if err == nil {
+			err = beInside(inside, flags&space.Shared != 0)
+		}
+		if err == nil {
+			err = s.ReleaseResource("foo", 1)
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// beInside fails if a writer is inside together with anybody.
+func beInside(dir string, shared bool) error {
+	mine := "writer"
+	if shared {
+		mine = fmt.Sprint("reader", os.Getpid())
+	}
+	file, err := os.OpenFile(filepath.Join(dir, mine), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	file.Close()
+	others, err := os.ReadDir(dir)
+	for _, other := range others {
+		if name := other.Name(); name != mine && (!shared || name == "writer") {
+			err = errors.Join(err, fmt.Errorf("%s is inside together with %s", mine, name))
+		}
+	}
+	return errors.Join(err, os.Remove(file.Name()))
 }
 
 // keptEnv has what a client that executes itself anew keeps.

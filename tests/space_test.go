@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -141,7 +142,7 @@ func TestLockspacesWhileWorkersAreKilled(t *testing.T) {
 	for _, c := range spacetest.Cases {
 		t.Run(c.Name, func(t *testing.T) {
 			c.Run(spaceWorld(t, m, func() *Client { return newClient(t) }, func() {
-				if pid := m.Worker(); pid != 0 && syscall.Kill(pid, syscall.SIGKILL) == nil {
+				if strikeWorker(m) {
 					kills++
 				}
 			}))
@@ -150,6 +151,38 @@ func TestLockspacesWhileWorkersAreKilled(t *testing.T) {
 	t.Logf("%d workers were killed", kills)
 	if kills < 100 {
 		t.Errorf("%d workers were killed, want more", kills)
+	}
+}
+
+// strikeWorker kills the worker that there is just now, if there is one, and does not
+// wait for the next.
+func strikeWorker(m *Mount) bool {
+	pid := m.Worker()
+	return pid != 0 && syscall.Kill(pid, syscall.SIGKILL) == nil
+}
+
+// Processes take, delete, make and give back one resource all the time: whatever
+// file it is just now, and whatever happens to the worker, nobody is inside together
+// with a writer.
+func TestLockspacesAreHammered(t *testing.T) {
+	m := mount(t)
+	inside := t.TempDir()
+	var hammers []*Pending
+	for range 4 {
+		s := mustSpace(t, newClient(t), 1, m.Path("dir"))
+		hammers = append(hammers, s.startPackage(packageCall{Call: "hammer", Object: 1, Name: []byte(inside), Limit: 4 * time.Second}))
+	}
+	k := startKiller(t, m, 30*time.Millisecond)
+	total := 0
+	for _, p := range hammers {
+		n, err := endPackage(t, p)
+		wantIs(t, "hammering", err, nil)
+		total += n
+	}
+	kills := k.Stop()
+	t.Logf("%d times somebody was inside while %d workers were killed", total, kills)
+	if total < 200 || kills < 20 {
+		t.Error("too little happened")
 	}
 }
 
@@ -270,7 +303,7 @@ func TestAProcessThatExecutesItselfKeepsItsLockspaces(t *testing.T) {
 	wantIs(t, "acquire", s.AcquireResource("shared", 8, space.Shared), nil)
 	wantIs(t, "create", paths.CreateResource(m.Path("dir/image")), nil)
 	wantIs(t, "acquire", paths.AcquireResource(m.Path("dir/image"), 7, 0), nil)
-	k := startKiller(t, m, 20e6)
+	k := startKiller(t, m, 20*time.Millisecond)
 	for range 3 {
 		if _, err := a.callPackage(packageCall{Call: "exec"}); err != nil {
 			t.Fatalf("becoming another program: %v", err)
