@@ -31,9 +31,10 @@ func holdPolicy(dir string) (string, error) {
 	return strings.TrimSpace(string(text)), err
 }
 
-// checkPolicy fails with [ErrPolicy] if a directory is not for resources.
-func checkPolicy(dir string) error {
-	for end := time.Now().Add(policyDelay); ; time.Sleep(policyDelay / 20) {
+// checkPolicy fails with [ErrPolicy] if a directory is not for resources, and stays
+// so for a time.
+func checkPolicy(dir string, delay time.Duration) error {
+	for end := time.Now().Add(delay); ; time.Sleep(10 * time.Millisecond) {
 		hold, err := holdPolicy(dir)
 		if err != nil || hold == "" || hold == goodHold {
 			return err

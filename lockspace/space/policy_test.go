@@ -48,10 +48,10 @@ func TestADirectoryThatIsBeingMadeIsWaitedFor(t *testing.T) {
 	made := make(chan struct{})
 	go func() {
 		defer close(made)
-		time.Sleep(policyDelay / 4)
+		time.Sleep(policyDelay / 2)
 		setHold(t, dir, "name")
 	}()
-	if _, err := New(dir); err != nil {
+	if err := checkPolicy(dir, time.Minute); err != nil {
 		t.Error(err)
 	}
 	<-made

@@ -60,7 +60,7 @@ func makeDirectory(dir string) error {
 	case err == nil && !st.IsDir():
 		return ErrExists
 	case err == nil:
-		return checkPolicy(dir)
+		return checkPolicy(dir, policyDelay)
 	case !errors.Is(err, os.ErrNotExist):
 		return err
 	}
