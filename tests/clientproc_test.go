@@ -65,6 +65,9 @@ func serveClient(in io.Reader, out io.Writer) {
 		defer mu.Unlock()
 		answers.Encode(&a)
 	}
+	if a := becomeAgain(); a != nil {
+		answers.Encode(a)
+	}
 	first := make(chan *request)
 	go func() {
 		requests := json.NewDecoder(bufio.NewReader(in))
@@ -175,6 +178,8 @@ func serveRequest(r *request, a *answer) (err error) {
 		if mem, err = unix.Mmap(r.FD, 0, 4096, unix.PROT_READ, unix.MAP_SHARED); err == nil {
 			unix.Munmap(mem)
 		}
+	case "package":
+		err = servePackage(r, a)
 	default:
 		err = serveNameRequest(r)
 	}
