@@ -234,6 +234,9 @@ func (f *FS) rename(in *fuse.RenameIn, from, to place, d *node) fuse.Status {
 		return fuse.ENOTDIR
 	}
 	if d.file.Kind == directory && from.dir != to.dir { // ".." in it becomes another
+		if !mayRemove(&in.InHeader, from.dir, d.file) {
+			return fuse.EPERM
+		}
 		if status := f.permit(&in.InHeader, d, mayWrite); status != fuse.OK {
 			return status
 		}
