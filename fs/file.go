@@ -240,7 +240,7 @@ func (x *file) holdsByName() bool { return x.Policy.hold == holdName }
 // package comment, and on files nothing by which programs change their user.
 func (x *file) modeBits() uint32 {
 	if x.Kind == directory {
-		return 0o777 | unix.S_ISGID
+		return 0o777 | unix.S_ISUID | unix.S_ISGID
 	}
 	return 0o777
 }

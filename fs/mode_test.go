@@ -12,7 +12,13 @@ import (
 // that too: the owner of two directories does not get at another's file by
 // renaming it from one to the other.
 func TestAFileKeepsItsModeWhereTheDirectoryDecides(t *testing.T) {
-	const byHandle = 7 // a directory in which open files hold
+	for _, hold := range []string{"handle", "open"} {
+		t.Run(hold, func(t *testing.T) { keepsItsMode(t, hold) })
+	}
+}
+
+func keepsItsMode(t *testing.T, hold string) {
+	const other = 7 // a directory in which files have no mode
 	records := store{}
 	s := serveWith(t, func(o *fs.Options) {
 		o.Policy = mustPolicy(t, "hold=name")
@@ -20,8 +26,8 @@ func TestAFileKeepsItsModeWhereTheDirectoryDecides(t *testing.T) {
 	})
 	s.call(opGetattr, 1, zeros(16))
 	r := fs.NewRecords(records, new(fs.Saved))
-	r.PutFile(&fs.FileRecord{Ino: byHandle, Kind: 1, Mode: 0o777, UID: 1002, GID: 1002})
-	r.PutEntry(&fs.EntryRecord{ID: 7, Dir: 1, Name: "by handle", File: byHandle})
+	r.PutFile(&fs.FileRecord{Ino: other, Kind: 1, Mode: 0o777, UID: 1002, GID: 1002, Policy: mustPolicy(t, "hold="+hold)})
+	r.PutEntry(&fs.EntryRecord{ID: 7, Dir: 1, Name: "other", File: other})
 	s.restore(records)
 
 	bob := caller{uid: 1002, gid: 1002, pid: 200}
@@ -30,9 +36,9 @@ func TestAFileKeepsItsModeWhereTheDirectoryDecides(t *testing.T) {
 	node, h := native.Uint64(made.body), native.Uint64(made.body[128:])
 	s.must(alice, opWrite, node, u64(h), u64(0), u32(uint32(len(secret))), zeros(20), []byte(secret))
 	s.must(alice, opRelease, node, u64(h), zeros(16))
-	s.must(bob, opRename2, dir, u64(byHandle), u32(0), u32(0), cstring("file"), cstring("his"))
+	s.must(bob, opRename2, dir, u64(other), u32(0), u32(0), cstring("file"), cstring("his"))
 
-	found := s.must(bob, opLookup, byHandle, cstring("his")).body
+	found := s.must(bob, opLookup, other, cstring("his")).body
 	node = native.Uint64(found)
 	if mode := native.Uint32(found[40+60:]); mode != unix.S_IFREG|0o600 {
 		t.Errorf("its mode is %o", mode)
@@ -41,12 +47,13 @@ func TestAFileKeepsItsModeWhereTheDirectoryDecides(t *testing.T) {
 		if r := s.as(bob, opOpen, node, u32(flags), u32(0)); r.errno != unix.EACCES {
 			t.Errorf("bob opens it with flags %#x: %v", flags, r.errno)
 		}
-		s.must(alice, opOpen, node, u32(flags), u32(0))
+		h := native.Uint64(s.must(alice, opOpen, node, u32(flags), u32(0)).body)
+		s.must(alice, opRelease, node, u64(h), zeros(16))
 	}
 	if r := s.as(bob, opAccess, node, u32(4), u32(0)); r.errno != unix.EACCES {
 		t.Errorf("bob's access R_OK: %v", r.errno)
 	}
-	if r := s.as(bob, opLink, byHandle, u64(node), cstring("other")); r.errno != unix.EPERM {
+	if r := s.as(bob, opLink, other, u64(node), cstring("other")); r.errno != unix.EPERM {
 		t.Errorf("bob's link: %v", r.errno)
 	}
 }

@@ -194,7 +194,8 @@ func (f *FS) isEmpty(x *file) bool {
 // With RENAME_NOREPLACE it takes the new name's lock; without, what is there
 // afterwards is an ordinary file that nobody holds, in the place of another such
 // file. A directory is held wherever it is. Errors: EBUSY if the new name is
-// held; those of Unlink for both names; EINVAL for other flags.
+// held; those of Unlink for both names; EACCES without write permission on a
+// directory that gets another parent; EINVAL for other flags.
 func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
 	if in.Flags&^unix.RENAME_NOREPLACE != 0 {
 		return fuse.EINVAL
@@ -231,6 +232,16 @@ func (f *FS) rename(in *fuse.RenameIn, from, to place, d *node) fuse.Status {
 		return fuse.EISDIR
 	case target != nil && target.file.Kind != directory && d.file.Kind == directory:
 		return fuse.ENOTDIR
+	}
+	if d.file.Kind == directory && from.dir != to.dir { // ".." in it becomes another
+		if !mayRemove(&in.InHeader, from.dir, d.file) {
+			return fuse.EPERM
+		}
+		if status := f.permit(&in.InHeader, d, mayWrite); status != fuse.OK {
+			return status
+		}
+	}
+	switch {
 	case target != nil && target.file.Kind == directory && !f.isEmpty(target.file):
 		return fuse.Status(unix.ENOTEMPTY)
 	case f.table.Held(to.key):

@@ -26,7 +26,8 @@ import (
 // Not as there: the body is as long as what was written, up to 4096 bytes (64
 // there, always), and an empty one of a held lock reads as the holder's record;
 // names and directories nest and may be as long as elsewhere; the directory's
-// permission decides, and mode bits do not; and open(2) that a signal ends is
+// permission decides, and mode bits do not, but for those that a file has brought
+// from where it had a mode; and open(2) that a signal ends is
 // EINTR with SA_RESTART as well, or if its process is only stopped and continued,
 // since FUSE has no way to say otherwise. (Who makes the call again within a second
 // has its place in the queue.)
@@ -60,8 +61,11 @@ func (f *FS) openHolds(d *node) bool {
 // would and must not, or if the name is another file's by now: the kernel looks
 // again, once; ENOLCK at the end of the mount.
 func (f *FS) openHold(in *fuse.InHeader, d *node, flags uint32, wait bool) (*handle, fuse.Status) {
+	if status := f.permitOpen(in, d, flags); status != fuse.OK {
+		return nil, status
+	}
 	// To take is to write to the directory.
-	if status := f.permit(in, f.nodes.get(d.Parent), mayWrite|wanted(flags)); status != fuse.OK {
+	if status := f.permit(in, f.nodes.get(d.Parent), mayWrite); status != fuse.OK {
 		return nil, status
 	}
 	p, ok := f.caller(in)

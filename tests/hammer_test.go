@@ -53,6 +53,8 @@ const (
 	hammerHeirs = 6
 	// Processes that live by the policies of lockspaces, see clients/policies.c.
 	hammerPolicies = 8
+	// Processes that hold by name, see clients/byname.c.
+	hammerByName = 4
 )
 
 // TestNobodyNoticesThatWorkersAreKilled is the hammer: processes use every way
@@ -69,6 +71,7 @@ func TestNobodyNoticesThatWorkersAreKilled(t *testing.T) {
 	c := startCrew(t, limit)
 	c.once(program(t, "hammer"), m.Path("hammer"), fmt.Sprint(hammerProcesses), fmt.Sprint(hammerHeld), fmt.Sprint(limit.Seconds()))
 	c.once(program(t, "policies"), m.Path("policies"), fmt.Sprint(hammerPolicies), fmt.Sprint(limit.Seconds()))
+	c.once(program(t, "byname"), m.Path("byname"), fmt.Sprint(hammerByName), fmt.Sprint(limit.Seconds()))
 	for group := range hammerHistories {
 		path := m.Path(fmt.Sprintf("history%d.", group))
 		c.again(program(t, "history"), func(n int) []string {
@@ -86,7 +89,7 @@ func TestNobodyNoticesThatWorkersAreKilled(t *testing.T) {
 			t.Fatalf("%q, with workers killed: %v\n%s", r.argv, r.err, r.stderr)
 		}
 		switch filepath.Base(r.argv[0]) {
-		case "hammer", "policies":
+		case "hammer", "policies", "byname":
 			t.Logf("%s", strings.TrimSpace(r.stdout))
 			wantBusy(t, r.stdout)
 		case "history":
@@ -113,8 +116,8 @@ func TestNobodyNoticesThatWorkersAreKilled(t *testing.T) {
 	wantNothingLeft(t, m, before)
 }
 
-// wantBusy fails the test unless all has come up that clients/hammer.c or
-// clients/policies.c counts.
+// wantBusy fails the test unless all has come up that clients/hammer.c,
+// clients/policies.c or clients/byname.c counts.
 func wantBusy(t testing.TB, out string) {
 	t.Helper()
 	f := strings.Fields(out)

@@ -81,7 +81,9 @@ mine,his symlink               | rename(own, it)                                
 mine,his symlink               | rmdir(it)                                          | ENOTDIR ENOTDIR ENOTDIR ENOTDIR EACCES  ENOTDIR
 
 mine directory                 | rmdir(it); rename(it, away)                        | ok      ok      EACCES  EACCES  EACCES  ok
-his,root's directory           | rmdir(it); rename(it, away)                        | ok      EPERM   EACCES  EACCES  EACCES  ok
+his,root's directory           | rmdir(it)                                          | ok      EPERM   EACCES  EACCES  EACCES  ok
+# A directory that gets another parent is written to.
+his,root's directory           | rename(it, away)                                   | EACCES  EPERM   EACCES  EACCES  EACCES  ok
 mine directory                 | chmod(it); chgrp(it, my group); utimes(it, then)   | ok      ok      ok      ok      EACCES  ok
 mine directory                 | chown(it, him); chgrp(it, another)                 | EPERM   EPERM   EPERM   EPERM   EACCES  ok
 his,root's directory           | chmod(it); chown(it, me); utimes(it, then)         | EPERM   EPERM   EPERM   EPERM   EACCES  ok

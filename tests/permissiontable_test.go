@@ -40,7 +40,7 @@ type permissionThing struct {
 	// makes the call), "mine" (of another process of its user), "his" (of the
 	// other ordinary user), "root's".
 	whose string
-	// kind: "lock" (hold=handle), "symlink", "directory", or the mode of a file.
+	// kind: "lock" (hold=handle, hold=open), "symlink", "directory", or the mode of a file.
 	kind string
 	held bool
 }
@@ -50,7 +50,8 @@ type permissionThing struct {
 //	whose[,whose] [kind[,kind]] [free,held] | call[; call] | six outcomes
 //
 // and stands for as many rows as there are combinations. free and held are said
-// of files; locks, symbolic links and directories are held by being there.
+// of files, and of locks with hold=open; other locks, symbolic links and directories
+// are held by being there.
 func permissionRows(t *testing.T, table string) (rows []permissionRow) {
 	t.Helper()
 	for line := range strings.Lines(table) {
@@ -116,12 +117,12 @@ func (u *permissionUser) keep(c *Client, fd int) int {
 // permissionScene is a mount with its users.
 type permissionScene struct {
 	*Mount
-	byName           bool
+	hold             string
 	alice, bob, root *permissionUser
 }
 
 func newPermissionScene(t *testing.T, hold string) *permissionScene {
-	s := &permissionScene{Mount: mount(t, "--policy", "hold="+hold), byName: hold == "name"}
+	s := &permissionScene{Mount: mount(t, "--policy", "hold="+hold), hold: hold}
 	s.root = &permissionUser{id: 0, Client: newClient(t), another: newClient(t)}
 	s.alice = &permissionUser{id: aliceID, Client: newClient(t, asAlice()), another: newClient(t, asAlice())}
 	s.bob = &permissionUser{id: bobID, Client: newClient(t, asBob()), another: newClient(t, asBob())}
@@ -202,10 +203,10 @@ func (s *permissionScene) try(t *testing.T, r *permissionRow, who, dir string, n
 	}
 	if call.own {
 		fd := me.Open(p.own, takeFlags)
-		if s.byName {
-			wantErr(t, "close", me.Close(fd), nil)
-		} else {
+		if s.hold == "handle" { // it is there as long as it is open
 			me.keep(me.Client, fd)
+		} else {
+			wantErr(t, "close", me.Close(fd), nil)
 		}
 	}
 	return p
@@ -220,7 +221,12 @@ func (p *permissionTry) make(t *testing.T, owner *permissionUser) {
 	case p.kind == "directory":
 		wantErr(t, "mkdir", p.maker.Name("mkdir", 0o755, p.path), nil)
 	case p.kind == "lock":
-		p.held = owner.keep(p.maker, p.maker.Open(p.path, takeFlags))
+		fd := p.maker.Open(p.path, takeFlags)
+		if !p.permissionThing.held { // hold=open: the name stays
+			wantErr(t, "close", p.maker.Close(fd), nil)
+			break
+		}
+		p.held = owner.keep(p.maker, fd)
 	case !ok:
 		t.Fatalf("no such kind: %s", p.kind)
 	default:

@@ -123,6 +123,17 @@ os.chdir("z/b"); call("getcwd", lambda: os.path.basename(os.getcwd())); rename("
 call("getcwd", lambda: os.getcwd().split("/")[-2:]); create("g"); listdir("."); listdir("../.."); stat("..")
 fd = open("f", RW); rename("../b", "../../w"); listdir(".."); read(fd, 9); cat("f")
 `},
+	{name: "rename of directories that are closed", text: `
+mkdir("p"); mkdir("q"); mkdir("q/there"); mkdir("p/d"); create("p/d/f"); chmod("p/d", 0o555)
+rename("p/d", "q/d"); rename("p/d", "q/there"); renameat2("p/d", "q/d", NOREPLACE); rename("p/d", "p/e")
+entries("p"); entries("q"); chmod("p/e", 0o755); rename("p/e", "q/e"); entries("q"); entries("q/e")
+if os.getuid() == 0:
+    for group in 5, 6:
+        for mode in 0o575, 0o557:
+            chown("p", 1, 1); chown("q", 1, 1); mkdir("p/x"); chown("p/x", 1, group); chmod("p/x", mode)
+            become(1, 1, [5]); rename("p/x", "q/x"); become(0); chown("p/x", 3, group); become(1, 1, [5])
+            rename("p/x", "q/x"); become(0); chown("p", 3, 3); rename("p/x", "q/x"); rmdir("q/x"); rmdir("p/x")
+`},
 	{name: "unlink", text: `
 create("f"); mkdir("d"); unlink("missing"); unlink("d"); unlink("f/x"); unlink("missing/x"); unlink(".")
 unlink(".."); unlink("d/."); unlink(""); unlinkat("f", AT_REMOVEDIR); unlinkat("d", 1); unlink("f"); unlink("f")
@@ -154,6 +165,7 @@ for i in range(3): mkdir("d/%d" % i)
 stat("d"); rmdir("d/0"); stat("d"); rename("d/1", "e"); stat("d"); stat("."); create("d/f"); stat("d")
 stat("d/.."); entries("d")
 for mode in 0, 0o700, 0o755, 0o1777, 0o2755, 0o4755: mkdir("m%o" % mode, mode); stat("m%o" % mode)
+chmod("d", 0o4755); stat("d"); chown("d", -1, os.getgid()); stat("d"); chmod("d", 0o6750); stat("d"); mkdir("d/s"); stat("d/s")
 `, differs: []difference{
 		{`stat('m1777') = directory 1755 links=2 U:U #6`, `stat('m1777') = directory 755 links=2 U:U #6`, noSticky},
 	}},

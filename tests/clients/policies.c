@@ -172,6 +172,19 @@ static void take_and_die(int n)
 		raise(SIGKILL);
 }
 
+/* renew renews a lock, one way or the other. */
+static int renew(int fd)
+{
+	switch (rand() % 3) {
+	case 0:
+		return futimens(fd, NULL);
+	case 1:
+		return pwrite(fd, "here", 4, 0);
+	default:
+		return flock(fd, LOCK_EX | LOCK_NB);
+	}
+}
+
 /* keep renews a lock for longer than its lease, or loses it. */
 static void keep(void)
 {
@@ -183,7 +196,7 @@ static void keep(void)
 	struct stat st;
 
 	while (!late && (began = now()) < end) {
-		if ((rand() % 2 ? futimens(fd, NULL) : pwrite(fd, "here", 4, 0)) < 0 && now() - last < LEASE)
+		if (renew(fd) < 0 && now() - last < LEASE)
 			wrong("renewing %s: %s, %.3f s after the last time", path, strerror(errno), now() - last);
 		late = now() - last > LEASE;
 		last = began;
