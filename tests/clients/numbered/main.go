@@ -107,6 +107,18 @@ func (p *program) call(args []string) (result string) {
 	case "allocate":
 		l, err := m.AllocateLock()
 		return p.keep(arg(1), l, err)
+	case "allocate-many":
+		var first, last uint32
+		for i := range number(1) {
+			l, err := m.AllocateLock()
+			if err != nil {
+				return word(err)
+			}
+			if last = l.ID(); i == 0 {
+				first = last
+			}
+		}
+		return fmt.Sprintf("%d to %d", first, last)
 	case "retrieve":
 		l, err := m.RetrieveLock(number(2))
 		return p.keep(arg(1), l, err)
