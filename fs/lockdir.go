@@ -28,6 +28,8 @@ import (
 // which the kernel makes up for by looking the name up again, unless a process is in
 // the directory: that gets ESTALE.
 //
+// The files of numbered locks in ids have these numbers too: see idfiles.go.
+//
 // Who may see the locks of DIR may look into lock; others get EACCES. See gather.go
 // for who that is.
 

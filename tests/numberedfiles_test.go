@@ -39,6 +39,8 @@ func TestNumberedLocksAreFiles(t *testing.T) {
 		{`cd pods; exec 9>2; flock -n 9 && ls; rm -f .lockfs/ids/2; flock -n 2 true || echo locked; cat .lockfs/lock/2/check; exec 9>&-; flock -n 2 echo free`,
 			"2\nlocked\n-1\nfree\n", 0},
 		{`mkdir a; cat a/.lockfs/policy/ids; cat a/.lockfs/alloc >/dev/null; mkdir a/b; ls a/b/.lockfs/ids; rmdir a/b a && echo removed`, "3\nremoved\n", 0},
+		// The numbers are the directory's, whatever its name is, and go with it.
+		{`mkdir a; cat a/.lockfs/alloc; mv a b; cat b/.lockfs/alloc; rmdir b; mkdir b; cat b/.lockfs/alloc; rmdir b`, "0\n1\n0\n", 0},
 		{`cd any/.lockfs; set -C; : >ids/4294967295; : >ids/0; cat alloc; ls -v ids | xargs; rm -f ids/*; ls ids | wc -l`, "1\n0 1 4294967295\n0\n", 0},
 	} {
 		if out, exit := bash(t, m, c.script); out != c.want || exit != c.exit {
@@ -102,6 +104,15 @@ func TestWhoMayUseNumberedLocks(t *testing.T) {
 	sh(t, m, `chmod 700 hers; cat shared/.lockfs/alloc`, asAlice())
 	if out, exit := sh(t, m, `ls hers/.lockfs/ids`, asBob()); exit == 0 {
 		t.Errorf("what others may not list: %q", out)
+	}
+	// As a member of its group, which has to be looked up.
+	sh(t, m, `mkdir team && chgrp 50 team && chmod 2770 team && echo 10 >team/.lockfs/policy/ids`)
+	script := `cd team/.lockfs; cat alloc && set -C; : >ids/7; ls ids; rm -f ids/0; cat available`
+	if out, exit := bash(t, m, script, asBob(), inGroups(50)); out != "0\n0\n7\n9\n" || exit != 0 {
+		t.Errorf("a member of the group: %q (exit %d)", out, exit)
+	}
+	if out, _ := bash(t, m, script, asBob(), inGroups(51)); out != "" {
+		t.Errorf("a member of another group: %q", out)
 	}
 	// In a directory that all may write to they share the numbers.
 	if out, exit := bash(t, m, `cd shared/.lockfs; ls ids; rm -f ids/0; cat alloc`, asBob()); out != "0\n0\n" || exit != 0 {

@@ -15,7 +15,9 @@
 // the name N in the directory, which flock(1) locks, and .lockfs/alloc, available and
 // ids/ there are what allocates. What is allocated outlives the processes that use
 // it, the daemon's crashes, and its clean restarts; what is locked is free at once
-// when the process that has locked it ends, however it ends.
+// when the process that has locked it ends, however it ends. After a reboot of the
+// machine nothing is allocated, nor is it when the directory was removed:
+// [Manager.AllocateAndRetrieveLock] is for who has numbers from before.
 //
 // # Semantics
 //
@@ -46,6 +48,9 @@
 //
 // A Manager keeps the directory open, and so the mount busy, until [Manager.Close].
 // When the mount has ended it does not find the next one of that place.
+//
+// A goroutine that waits in [Locker.Lock] keeps a thread busy, and one open file; so
+// does, without the thread, each lock that is held.
 //
 // An administrator can break a lock, by removing its name, and a mirror can lose it:
 // [Locker.Unlock] panics then, since what it guarded was not alone.

@@ -9,6 +9,26 @@ import (
 
 // What is tested of mounts is in tests: here is what is not on one.
 
+// The interfaces of the document (seeds, 000), but that Lockers have the type that
+// they have here.
+type locker interface {
+	ID() uint32
+	Lock()
+	Unlock()
+	Free() error
+}
+
+type manager[L locker] interface {
+	AllocateLock() (L, error)
+	RetrieveLock(id uint32) (L, error)
+	AllocateAndRetrieveLock(id uint32) (L, error)
+	FreeAllLocks() error
+	AvailableLocks() (*uint32, error)
+	LocksHeld() ([]uint32, error)
+}
+
+var _ manager[*Locker] = (*Manager)(nil)
+
 func TestElsewhereThanOnLockfs(t *testing.T) {
 	dir := t.TempDir()
 	// It takes more than a file of that name.
