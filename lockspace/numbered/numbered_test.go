@@ -9,7 +9,7 @@ import (
 
 // What is tested of mounts is in tests: here is what is not on one.
 
-// The interfaces of the document (seeds, 000), but that Lockers have the type that
+// libpod's interfaces Locker and Manager, but that Lockers have the type that
 // they have here.
 type locker interface {
 	ID() uint32
