@@ -3,6 +3,8 @@ package tests
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -265,39 +267,91 @@ func TestLibpodLocksOverKilledWorkers(t *testing.T) {
 	playPodman(t, 2, func(m *Mount) { killWorker(t, m) })
 }
 
-// While calls are made, workers are killed at any moment: each some time after it
-// has begun to serve.
+// While calls are made, workers are killed at any moment.
 func TestLibpodLocksWhileWorkersAreKilled(t *testing.T) {
-	stop, done, started, killed := make(chan struct{}), make(chan struct{}), false, 0
+	started := false
 	playPodman(t, 2, func(m *Mount) {
-		if started {
-			return
+		if !started {
+			started = true
+			killWorkersMeanwhile(t, m)
 		}
-		started = true
-		t.Cleanup(func() { // before the mount ends
-			close(stop)
-			<-done
-			t.Logf("%d workers were killed", killed)
-		})
-		serving := func() int { return strings.Count(m.Stderr(), servesMarker) }
-		go func() {
-			defer close(done)
-			for before := -1; ; killed++ {
-				for serving() == before {
-					select {
-					case <-stop:
-						return
-					case <-time.After(5 * time.Millisecond):
-					}
-				}
-				before = serving()
-				time.Sleep(rand.N(20 * time.Millisecond))
-				if worker := m.Worker(); worker != 0 {
-					syscall.Kill(worker, syscall.SIGKILL)
+	})
+}
+
+// killWorkersMeanwhile kills workers until the test ends: each some time after it
+// has begun to serve.
+func killWorkersMeanwhile(t testing.TB, m *Mount) {
+	t.Helper()
+	stop, done, killed := make(chan struct{}), make(chan struct{}), 0
+	t.Cleanup(func() { // before the mount ends
+		close(stop)
+		<-done
+		t.Logf("%d workers were killed", killed)
+	})
+	serving := func() int { return strings.Count(m.Stderr(), servesMarker) }
+	go func() {
+		defer close(done)
+		for before := -1; ; killed++ {
+			for serving() == before {
+				select {
+				case <-stop:
+					return
+				case <-time.After(5 * time.Millisecond):
 				}
 			}
-		}()
-	})
+			before = serving()
+			time.Sleep(rand.N(20 * time.Millisecond))
+			if worker := m.Worker(); worker != 0 {
+				syscall.Kill(worker, syscall.SIGKILL)
+			}
+		}
+	}()
+}
+
+// Nobody is ever inside together: processes, each with two Lockers of one lock and
+// two goroutines at each of these, count in a file, while workers are killed.
+func TestNumberedLocksExclude(t *testing.T) {
+	const processes, rounds = 3, 60
+	m := mount(t)
+	m.Deadline(time.Duration(stressFactor(t)) * 5 * time.Minute)
+	file := filepath.Join(t.TempDir(), "count")
+	if err := os.WriteFile(file, []byte("0"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var clients []*numberedClient
+	for i := range processes {
+		c := newNumberedClient(t)
+		if i == 0 {
+			c.Want("ok", "create %s 10", m.Path("d"))
+			c.Want("0", "allocate a")
+		}
+		c.Want("ok", "new %s", m.Path("d"))
+		c.Want("0", "retrieve a 0")
+		c.Want("0", "retrieve b 0")
+		clients = append(clients, c)
+	}
+	killWorkersMeanwhile(t, m)
+	var calls []*numberedCall
+	for _, c := range clients {
+		for _, locker := range []string{"a", "b", "a", "b"} {
+			calls = append(calls, c.Start("count %s %s %d", locker, file, rounds))
+		}
+	}
+	for _, call := range calls {
+		select {
+		case <-call.done:
+		case <-time.After(stressLimit):
+			t.Fatalf("%s has not returned", call.what)
+		}
+		if call.result != "ok" {
+			t.Errorf("%s: %s", call.what, call.result)
+		}
+	}
+	text, err := os.ReadFile(file)
+	if want := fmt.Sprint(rounds * len(calls)); err != nil || string(text) != want {
+		t.Errorf("counted to %q (%v), want %s", text, err, want)
+	}
+	clients[0].Want("[]", "held")
 }
 
 // Many processes allocate and free at once, while workers are killed: none is given

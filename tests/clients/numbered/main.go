@@ -150,10 +150,32 @@ func (p *program) call(args []string) (result string) {
 	case "unlock":
 		l.Unlock()
 		return "ok"
+	case "count":
+		for range number(3) {
+			count(l, arg(2))
+		}
+		return "ok"
 	case "free":
 		return word(l.Free())
 	}
 	return "no such call"
+}
+
+// count adds 1 to the number in a file, which goes wrong if another does so too.
+func count(l *numbered.Locker, file string) {
+	l.Lock()
+	defer l.Unlock()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		panic(err)
+	}
+	n, err := strconv.Atoi(string(text))
+	if err != nil {
+		panic(fmt.Errorf("%q: another writes to it: %w", text, err))
+	}
+	if err := os.WriteFile(file, fmt.Append(nil, n+1), 0o644); err != nil {
+		panic(err)
+	}
 }
 
 func main() {
