@@ -2,6 +2,7 @@ package fs
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -50,9 +51,15 @@ const (
 	controlMode    = 16
 	controlWaiting = 17
 	controlCheck   = 18
+	controlIDCount = 19
 
 	controlEvents  = 20
 	controlMetrics = 21
+
+	controlAlloc     = 22
+	controlAvailable = 23
+	controlIDs       = 24
+	controlID        = 25
 )
 
 // controlEntry is a name in control directories.
@@ -76,6 +83,8 @@ type controlEntry struct {
 	set func(f *FS, dir *node, value string) error
 	// stream: it is no text but a stream, see stream.go; content is not used.
 	stream bool
+	// numbered: it is about numbered locks, see numbered.go.
+	numbered bool
 }
 
 var controlEntries = append([]controlEntry{
@@ -88,7 +97,7 @@ var controlEntries = append([]controlEntry{
 	{number: controlJSON, in: controlDir, name: "locks.json", rootOnly: true, gathered: listOf(formatJSON)},
 	{number: controlWaits, in: controlDir, name: "waits.dot", rootOnly: true, gathered: listOf(formatWaits)},
 	{number: controlLock, in: controlDir, name: "lock"},
-}, append(lockEntries, policyEntries()...)...)
+}, slices.Concat(lockEntries, numberedEntries, policyEntries())...)
 
 // theControlDir is the control directory itself, which is in no other.
 var theControlDir = controlEntry{number: controlDir, name: controlName}
@@ -117,7 +126,8 @@ func isControl(id uint64) bool { return id>>62 == controlNodes>>62 }
 type controlNode struct {
 	*controlEntry
 	about *node
-	// lock is the directory lock/NAME that it is, or is in; else nil.
+	// lock is the directory lock/NAME that it is, or is in, and that of the name of
+	// a number, if it is the number's file in ids; else nil.
 	lock *lockDir
 }
 
@@ -145,7 +155,7 @@ func (f *FS) controlNode(id uint64) (c controlNode, ok bool) {
 	if c.controlEntry = entryOf(uint8(id)); c.controlEntry == nil {
 		return c, false
 	}
-	return c, c.isAbout(c.about) && (c.lock != nil) == c.isOneLocks()
+	return c, c.isAbout(c.about) && (c.lock != nil) == (c.isOneLocks() || c.number == controlID)
 }
 
 // entryOf returns the entry with a number, nil if there is none.
@@ -155,6 +165,8 @@ func entryOf(number uint8) *controlEntry {
 		return &theControlDir
 	case controlOneLock:
 		return &theLockDir
+	case controlID:
+		return &theID
 	}
 	for i := range controlEntries {
 		if e := &controlEntries[i]; e.number == number {
@@ -173,6 +185,11 @@ func (e *controlEntry) tellsLocks() bool { return e.number == controlLock || e.i
 
 // isAbout reports whether the control directory of d has the entry.
 func (e *controlEntry) isAbout(d *node) bool { return !e.rootOnly || d.ID == rootDir }
+
+// isThere reports whether it is there now, which of some the directory's policy says.
+func (e *controlEntry) isThere(d *node) bool {
+	return e.isAbout(d) && (!e.numbered || d.file.Policy.ids > 0)
+}
 
 // reach returns the control node of a request whose caller may search the
 // directory, and be shown its locks, if it tells of these. Else the status says why
@@ -195,12 +212,15 @@ func (f *FS) lookupControl(in *fuse.InHeader, name string, out *fuse.EntryOut) f
 	if status != fuse.OK {
 		return status
 	}
-	if c.number == controlLock {
+	switch c.number {
+	case controlLock:
 		return f.lookupLock(in, c, name, out)
+	case controlIDs:
+		return f.lookupID(in, c, name, out)
 	}
 	for i := range controlEntries {
 		e := &controlEntries[i]
-		if e.in == c.number && e.name == name && e.isAbout(c.about) {
+		if e.in == c.number && e.name == name && e.isThere(c.about) {
 			f.enterControl(c.entry(e), out)
 			return fuse.OK
 		}
@@ -236,8 +256,11 @@ func (f *FS) controlAttr(c controlNode, out *fuse.Attr) {
 	if c.tellsLocks() && !c.about.file.isShown() {
 		out.Mode &^= 0o077
 	}
-	if c.stream {
+	switch {
+	case c.stream:
 		f.streamAttr(out)
+	case c.numbered:
+		f.numberedAttr(c, out)
 	}
 }
 
@@ -255,8 +278,12 @@ func (e *controlEntry) mode() uint32 {
 
 // permitControl checks that the caller of a request may do what want says with a
 // control file: what is written there is for the directory's owner and root,
-// who has no more rights than others where nobody has any.
-func permitControl(in *fuse.InHeader, c controlNode, want uint32) fuse.Status {
+// who has no more rights than others where nobody has any. It is OK, EACCES, or
+// Parked for a detour.
+func (f *FS) permitControl(in *fuse.InHeader, c controlNode, want uint32) fuse.Status {
+	if c.numbered {
+		return f.permitNumbered(in, c, want)
+	}
 	if want&mayWrite != 0 && in.Uid != 0 && in.Uid != c.about.file.UID || !allows(c.mode()>>6, want) {
 		return fuse.EACCES
 	}
@@ -285,7 +312,7 @@ func (f *FS) setControlAttr(in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	if in.Valid&fuse.FATTR_SIZE == 0 {
 		return fuse.EPERM
 	}
-	if status := permitControl(&in.InHeader, c, mayWrite); status != fuse.OK {
+	if status := f.permitControl(&in.InHeader, c, mayWrite); status != fuse.OK {
 		return status
 	}
 	f.controlAttr(c, &out.Attr)
@@ -298,7 +325,7 @@ func (f *FS) accessControl(in *fuse.AccessIn) fuse.Status {
 	if status != fuse.OK {
 		return status
 	}
-	return permitControl(&in.InHeader, c, in.Mask&7)
+	return f.permitControl(&in.InHeader, c, in.Mask&7)
 }
 
 // controlHandle is an open file or directory of a control directory.
@@ -314,20 +341,26 @@ type controlHandle struct {
 func (f *FS) openControl(in *fuse.OpenIn) (uint64, fuse.Status) {
 	c, status := f.reach(&in.InHeader)
 	if status == fuse.OK {
-		status = permitControl(&in.InHeader, c, wanted(in.Flags))
+		status = f.permitControl(&in.InHeader, c, wanted(in.Flags))
 	}
 	if status != fuse.OK {
 		return 0, status
 	}
-	p := lockspace.Process{Pid: in.Pid, UID: in.Uid, GID: in.Gid}
-	h := &controlHandle{HandleRecord: f.newHandle(in.NodeId, p)}
-	f.controls[h.ID] = h
-	f.openedLockDir(h.Node)
-	f.journal.PutHandle(&h.HandleRecord)
+	h := f.addControl(&in.InHeader, c)
 	if c.stream {
 		f.beginStream(h)
 	}
 	return h.ID, fuse.OK
+}
+
+// addControl makes an open file of a control node, for the caller of a request.
+func (f *FS) addControl(in *fuse.InHeader, c controlNode) *controlHandle {
+	p := lockspace.Process{Pid: in.Pid, UID: in.Uid, GID: in.Gid}
+	h := &controlHandle{HandleRecord: f.newHandle(c.id(), p)}
+	f.controls[h.ID] = h
+	f.openedLockDir(h.Node)
+	f.journal.PutHandle(&h.HandleRecord)
+	return h
 }
 
 // readControl reads from an open control file.
@@ -344,6 +377,10 @@ func (f *FS) readControl(h *controlHandle, in *fuse.ReadIn) (fuse.ReadResult, fu
 		return nil, errStale
 	case c.isDir():
 		return nil, fuse.EISDIR
+	case c.number == controlAlloc:
+		return f.readAlloc(h, in, c)
+	case c.number == controlID:
+		f.beginReading(h, newReading([]byte(c.lock.Key.Name+"\n")))
 	case c.content != nil:
 		f.beginReading(h, newReading(c.content(f, c.about)))
 	case f.facts != nil && f.facts.reading != nil && !f.facts.reading.isLost():
@@ -422,14 +459,18 @@ func (f *FS) readControlDir(in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status
 	if in.Offset < afterDotDot && !out.AddDirEntry(fuse.DirEntry{Name: "..", Ino: parent, Mode: unix.S_IFDIR, Off: afterDotDot}) {
 		return fuse.OK
 	}
-	if c.number == controlLock {
+	switch c.number {
+	case controlLock:
 		f.listNames(in, out)
+		return fuse.OK
+	case controlIDs:
+		f.listIDs(c, in, out)
 		return fuse.OK
 	}
 	for i := range controlEntries {
 		e := &controlEntries[i]
 		place := uint64(i) + firstPlace + 1
-		if in.Offset >= place || e.in != c.number || !e.isAbout(c.about) {
+		if in.Offset >= place || e.in != c.number || !e.isThere(c.about) {
 			continue
 		}
 		entry := fuse.DirEntry{Name: e.name, Ino: c.entry(e).id(), Mode: e.mode(), Off: place}

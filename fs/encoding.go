@@ -151,6 +151,19 @@ func (d *decoder) policy() Policy {
 	return p
 }
 
+// ids reads how many numbered locks there are, at the end of a record: 0 if that is
+// there already.
+func (d *decoder) ids() uint64 {
+	if len(d.b) == 0 {
+		return 0
+	}
+	n := d.u64()
+	if n == 0 || n > maxIDs && n != unlimitedIDs {
+		d.damaged()
+	}
+	return n
+}
+
 func (d *decoder) process() lockspace.Process {
 	return lockspace.Process{Pid: d.u32(), UID: d.u32(), GID: d.u32(), Started: time.Duration(d.u64())}
 }

@@ -204,6 +204,7 @@ type journal struct {
 	streams  map[uint64]fs.StreamRecord
 	reads    map[uint64]fs.ReadRecord
 	lockDirs map[uint64]fs.LockDirRecord
+	numbers  map[uint64]fs.NumbersRecord
 	workers  uint64
 	commits  int
 	// open: something was changed and not committed yet.
@@ -225,6 +226,7 @@ func newJournal() *journal {
 		streams:  make(map[uint64]fs.StreamRecord),
 		reads:    make(map[uint64]fs.ReadRecord),
 		lockDirs: make(map[uint64]fs.LockDirRecord),
+		numbers:  make(map[uint64]fs.NumbersRecord),
 	}
 }
 
@@ -264,6 +266,8 @@ func (j *journal) PutGrace(g *lockspace.Grace)     { j.change(func() { j.graces[
 func (j *journal) DropGrace(id lockspace.GraceID)  { j.change(func() { delete(j.graces, id) }) }
 func (j *journal) PutLockDir(r *fs.LockDirRecord)  { j.change(func() { j.lockDirs[r.ID] = *r }) }
 func (j *journal) DropLockDir(id uint64)           { j.change(func() { delete(j.lockDirs, id) }) }
+func (j *journal) PutNumbers(r *fs.NumbersRecord)  { j.change(func() { j.numbers[r.ID] = *r }) }
+func (j *journal) DropNumbers(id uint64)           { j.change(func() { delete(j.numbers, id) }) }
 func (j *journal) look(f func()) (committed bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -83,6 +83,8 @@ type FS struct {
 	controls map[uint64]*controlHandle
 	// lockDirs are the directories lock/NAME.
 	lockDirs lockDirs
+	// numbers are those of numbered locks that are reserved.
+	numbers numbers
 	// gatherings are those that readers wait for and that have not begun.
 	gatherings map[gatherKey]*gathering
 	// readings are what is being read of control files. kept is how many bytes of what is read are in pieces in the journal, and
@@ -172,6 +174,7 @@ func prepare(o Options) *FS {
 		opening:       make(map[uint64]*node),
 		controls:      make(map[uint64]*controlHandle),
 		lockDirs:      newLockDirs(),
+		numbers:       newNumbers(),
 		gatherings:    make(map[gatherKey]*gathering),
 		readings:      readings{most: maxInMemory},
 		hints:         newHints(),
@@ -234,10 +237,11 @@ func (f *FS) EndStep() {
 	f.endLost()
 	f.removeLapsed()
 	f.removeVacated()
+	f.dropNumbers()
 	f.dropBodies()
 	f.watchProcesses()
 	f.armExpiry()
-	if len(f.vacated) > 0 || len(f.unwatched) > 0 {
+	if len(f.vacated) > 0 || len(f.unwatched) > 0 || len(f.numbers.left) > 0 {
 		go f.dev.Do(func() {}) // what was left to the next step
 	}
 	f.asked, f.unopened = f.asked[:0], f.unopened[:0]

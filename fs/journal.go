@@ -108,6 +108,8 @@ type Journal interface {
 	PutWorkers(n uint64)
 	PutLockDir(*LockDirRecord)
 	DropLockDir(id uint64)
+	PutNumbers(*NumbersRecord)
+	DropNumbers(id uint64)
 }
 
 // Discard is a Journal for mounts that end with their process.
@@ -134,5 +136,7 @@ func (Discard) DropRead(uint64)           {}
 func (Discard) PutWorkers(uint64)         {}
 func (Discard) PutLockDir(*LockDirRecord) {}
 func (Discard) DropLockDir(uint64)        {}
+func (Discard) PutNumbers(*NumbersRecord) {}
+func (Discard) DropNumbers(uint64)        {}
 
 var _ Journal = Discard{}

@@ -28,6 +28,8 @@ import (
 // which the kernel makes up for by looking the name up again, unless a process is in
 // the directory: that gets ESTALE.
 //
+// The files of numbered locks in ids have these numbers too: see idfiles.go.
+//
 // Who may see the locks of DIR may look into lock; others get EACCES. See gather.go
 // for who that is.
 
@@ -141,17 +143,23 @@ func (f *FS) lookupLock(in *fuse.InHeader, c controlNode, name string, out *fuse
 	if name == controlName {
 		return fuse.ENOENT
 	}
-	k := lockspace.Key{Dir: c.about.ID, Name: name}
-	d := f.lockDirs.byKey[k]
-	if d == nil {
-		if old := f.lockDirs.surplus(in.Uid); old != nil {
-			f.dropLockDir(old)
-		}
-		d = &lockDir{LockDirRecord: LockDirRecord{ID: f.nodes.number(), Key: k, UID: in.Uid}}
-		f.lockDirs.add(d)
-	}
+	d := f.lockDir(lockspace.Key{Dir: c.about.ID, Name: name}, in.Uid)
 	f.enterControl(controlNode{&theLockDir, c.about, d}, out)
 	return fuse.OK
+}
+
+// lockDir returns the directory lock/NAME of a lock, a new one of this user's if it
+// has no number.
+func (f *FS) lockDir(k lockspace.Key, uid uint32) *lockDir {
+	d := f.lockDirs.byKey[k]
+	if d == nil {
+		if old := f.lockDirs.surplus(uid); old != nil {
+			f.dropLockDir(old)
+		}
+		d = &lockDir{LockDirRecord: LockDirRecord{ID: f.nodes.number(), Key: k, UID: uid}}
+		f.lockDirs.add(d)
+	}
+	return d
 }
 
 // enteredLockDir counts a reference to it, or to what is in it, that an answer gives

@@ -12,6 +12,9 @@ import (
 // it takes the lock, or fails with EEXIST; without, it opens the name whether
 // it is held by now or not. What it makes is the policy's to say.
 func (f *FS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	if isControl(in.NodeId) {
+		return f.createID(in, name, out)
+	}
 	at, status := f.named(&in.InHeader, in.NodeId, name)
 	switch {
 	case status != fuse.OK:

@@ -42,7 +42,8 @@ const (
 	kindStream  = 14
 	kindRead    = 15
 	// 16 to 18 are not fs's.
-	kindPiece = 19
+	kindPiece   = 19
+	kindNumbers = 20
 )
 
 // Records is a [Journal] that writes records to a store.
@@ -116,6 +117,9 @@ func (r *Records) PutFile(x *FileRecord) {
 		e.u64(uint64(p.grace))
 		e.u64(uint64(p.leaseFrom))
 		e.flag(x.Lapsed)
+		if p.ids > 0 { // programs that know of none have records without
+			e.u64(p.ids)
+		}
 	}
 	r.put(kindFile, x.Ino, e)
 }
@@ -234,6 +238,15 @@ func (r *Records) PutLockDir(d *LockDirRecord) {
 	r.put(kindLockDir, d.ID, e)
 }
 
+func (r *Records) PutNumbers(n *NumbersRecord) {
+	e := r.begin()
+	e.u64(n.Dir)
+	e.u32(n.First)
+	e.u32(n.Last)
+	e.u32(n.UID)
+	r.put(kindNumbers, n.ID, e)
+}
+
 func (r *Records) DropNode(id uint64)                { r.store.Drop(kindNode, id) }
 func (r *Records) DropHandle(id uint64)              { r.store.Drop(kindHandle, id) }
 func (r *Records) DropBody(file uint64)              { r.store.Drop(kindBody, file) }
@@ -247,6 +260,7 @@ func (r *Records) DropGrace(id lockspace.GraceID)    { r.store.Drop(kindGrace, u
 func (r *Records) DropStream(handle uint64)          { r.store.Drop(kindStream, handle) }
 func (r *Records) DropRead(unique uint64)            { r.store.Drop(kindRead, unique) }
 func (r *Records) DropLockDir(id uint64)             { r.store.Drop(kindLockDir, id) }
+func (r *Records) DropNumbers(id uint64)             { r.store.Drop(kindNumbers, id) }
 func (r *Records) begin() encoder                    { return encoder{r.buf[:0]} }
 func (r *Records) put(k uint8, id uint64, e encoder) { r.buf = e.b; r.store.Put(k, id, e.b) }
 

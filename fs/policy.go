@@ -40,6 +40,8 @@ const (
 type Policy struct {
 	hold, read, reap uint8
 	lease, grace     time.Duration
+	// ids is how many numbered locks there are: 0 to maxIDs, or unlimitedIDs.
+	ids uint64
 	// leaseFrom is since when the lease is what it is, on the clock of
 	// [lockspace.Instant.Boot]: what is held then has a whole one.
 	leaseFrom time.Duration
@@ -86,6 +88,11 @@ var policyKeys = []policyKey{
 		name: "grace", control: controlGrace,
 		get: func(p *Policy) string { return formatSpan(p.grace) },
 		set: func(p *Policy, value string) error { return setSpan(&p.grace, value) },
+	},
+	{
+		name: "ids", control: controlIDCount,
+		get: func(p *Policy) string { return formatIDs(p.ids) },
+		set: func(p *Policy, value string) error { return setIDs(&p.ids, value) },
 	},
 }
 
@@ -192,9 +199,13 @@ func (f *FS) setPolicy(dir *node, p Policy) {
 	}
 }
 
-// mayChange says what is in the way of another policy for a directory: whether what
-// is held in it is mirrored must not change meanwhile.
+// mayChange says what is in the way of another policy for a directory: numbers that
+// are reserved are in range, and whether what is held in it is mirrored must not
+// change meanwhile.
 func (f *FS) mayChange(dir *node, p *Policy) error {
+	if err := f.mayHaveIDs(dir, p.ids); err != nil {
+		return err
+	}
 	if f.mirror == nil || (p.hold == holdName) == dir.file.holdsByName() {
 		return nil
 	}

@@ -78,7 +78,7 @@ func (s *served) mkdir(dir uint64, name string) (uint64, unix.Errno) {
 	return native.Uint64(r.body), 0
 }
 
-var policyDefaults = map[string]string{"hold": "handle\n", "read": "record\n", "reap": "pid\n", "lease": "0\n", "grace": "0\n"}
+var policyDefaults = map[string]string{"hold": "handle\n", "read": "record\n", "reap": "pid\n", "lease": "0\n", "grace": "0\n", "ids": "0\n"}
 
 func TestPolicyIsFiles(t *testing.T) {
 	s := servePolicy(t, "hold=handle")
@@ -103,6 +103,10 @@ func TestPolicyIsFiles(t *testing.T) {
 		{"lease", "0\n", "0\n"},
 		{"grace", "1h\n", "1h\n"},
 		{"grace", "0s\n", "0\n"},
+		{"ids", "2048\n", "2048\n"},
+		{"ids", "unlimited\n", "unlimited\n"},
+		{"ids", "4294967295\n", "4294967295\n"},
+		{"ids", "0\n", "0\n"},
 	} {
 		if errno := s.set(1, c.key, c.value); errno != 0 {
 			t.Errorf("write %q to %s: %v", c.value, c.key, errno)
@@ -127,6 +131,7 @@ func TestNonsenseChangesNoPolicy(t *testing.T) {
 		"reap":  {"nobody\n", "pid,creator\n"},
 		"lease": {"-1\n", "-1s\n", "soon\n", "1\n2\n", "999us\n", "1e3\n", "99999999999999999999\n", "10000000h\n", "s\n"},
 		"grace": {"-0.5s\n", "one\n", "5 s\n"},
+		"ids":   {"-1\n", "4294967296\n", "many\n", "1e3\n", "Unlimited\n", "1 2\n", "0x10\n"},
 	} {
 		for _, value := range values {
 			log.Reset()
@@ -204,7 +209,7 @@ func TestPolicySettings(t *testing.T) {
 		"hold":           `"hold": KEY=VALUE expected`,
 		"hold=names":     "hold=names: not one of handle, name",
 		"hold=name,":     `"": KEY=VALUE expected`,
-		"mode=1":         "mode: no such policy; there are: hold, read, reap, lease, grace",
+		"mode=1":         "mode: no such policy; there are: hold, read, reap, lease, grace, ids",
 		"lease=1h,reap=": "reap=: not one of pid, creator, none",
 		"grace=tomorrow": "grace=tomorrow: a time expected: 0, seconds like 90, or like 1m30s, of 1ms or more",
 	} {

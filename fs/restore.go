@@ -31,6 +31,7 @@ type Saved struct {
 	reads    []ReadRecord
 	workers  uint64
 	lockDirs []LockDirRecord
+	numbers  []NumbersRecord
 	counters [counters]uint64
 	pidNS    uint64
 	names    texts
@@ -52,6 +53,7 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 		x.Target = string(d.bytes(maxBody))
 		if x.Kind == directory {
 			x.Policy, x.Lapsed = d.policy(), d.flag()
+			x.Policy.ids = d.ids()
 		}
 		return d.end("file", id)
 	case kindEntry:
@@ -119,6 +121,9 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 	case kindLockDir:
 		s.lockDirs = append(s.lockDirs, LockDirRecord{ID: id, Lookups: d.u64(), UID: d.u32(), Key: d.key(&s.names)})
 		return d.end("directory of a lock", id)
+	case kindNumbers:
+		s.numbers = append(s.numbers, NumbersRecord{ID: id, Dir: d.u64(), First: d.u32(), Last: d.u32(), UID: d.u32()})
+		return d.end("numbers", id)
 	case kindCounter:
 		if id >= counters || len(data) != 8 {
 			return fmt.Errorf("counter %d: %w", id, ErrRecord)
@@ -167,6 +172,9 @@ func restore(o Options, s *Saved) (*FS, error) {
 	}
 	f.nodes.byID[device.Root] = root
 	if err := f.restoreLockDirs(s); err != nil {
+		return nil, err
+	}
+	if err := f.restoreNumbers(s, files); err != nil {
 		return nil, err
 	}
 	f.lastHandle = s.counters[counterHandle]
@@ -371,9 +379,13 @@ func TakeUp(o Options, s *Saved) (*FS, error) {
 	for i := range s.graces {
 		f.journal.PutGrace(&s.graces[i])
 	}
+	for i := range s.numbers {
+		f.journal.PutNumbers(&s.numbers[i])
+	}
 	if err := f.makeLockspaces(o.Lockspaces); err != nil {
 		return nil, err
 	}
+	f.warnOfNumbers()
 	// Now that the policies are those of this mount: they say what is mirrored.
 	f.beginMirror(o.Backing)
 	return f, nil

@@ -201,6 +201,7 @@ func FuzzLoad(f *testing.F) {
 	more.PutHold(byName("z", lockspace.ViaMkdir))
 	more.PutWait(openWait("y", b.node, 9))
 	more.PutGrace(&lockspace.Grace{ID: 1, Key: lockspace.Key{Dir: 1, Name: "g"}, Until: 1 << 40})
+	more.PutNumbers(&fs.NumbersRecord{ID: 1, Dir: 1, First: 3, Last: 5, UID: 1000})
 	var keys [][2]uint64
 	for k, data := range records {
 		keys = append(keys, k)

@@ -7,9 +7,9 @@ import (
 )
 
 // Save writes what outlives a clean stop to a store: who may use the mount, all
-// that has a name of its own, what is held by name, and the graces. A restart must
-// not let in whom an administrator kept out, nor give anybody what another holds,
-// or what is kept from everybody. Within a step.
+// that has a name of its own, what is held by name, the numbers that are reserved,
+// and the graces. A restart must not let in whom an administrator kept out, nor give
+// anybody what another holds, or what is kept from everybody. Within a step.
 func (f *FS) Save(store Putter) {
 	r := &Records{store: putOnly{store}, reserved: [counters]uint64{math.MaxUint64, math.MaxUint64, math.MaxUint64}}
 	r.PutPidNS(f.procs.Namespace())
@@ -45,6 +45,7 @@ func (f *FS) saveGraces(r *Records) {
 
 func (f *FS) saveDirectory(r *Records, dir *file, saved map[*file]bool) {
 	r.PutFile(&dir.FileRecord)
+	f.saveNumbers(r, dir)
 	for e := range dir.content.order.All() {
 		x := e.file
 		r.PutEntry(&e.EntryRecord)

@@ -27,6 +27,9 @@ import (
 // the file is another user's, EBUSY if somebody outside holds it, ENOENT if there
 // is nothing under the name, EISDIR.
 func (f *FS) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	if isControl(in.NodeId) {
+		return f.unlinkID(in, name)
+	}
 	at, status := f.placeOf(in, in.NodeId, name)
 	if status != fuse.OK {
 		return status
