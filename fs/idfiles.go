@@ -87,17 +87,17 @@ func (f *FS) createID(in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.
 }
 
 // unlinkID removes a name from a control directory: from ids a number, which is
-// freed. Errors: EACCES, ENOENT.
+// freed. Errors: EACCES, and those of free.
 func (f *FS) unlinkID(in *fuse.InHeader, name string) fuse.Status {
 	ids, status := f.idsOf(in)
 	if status != fuse.OK {
 		return status
 	}
 	n, ok := parseNumber(name)
-	if !ok || n > math.MaxUint32 || !f.free(ids.about, uint32(n)) {
+	if !ok || n > math.MaxUint32 {
 		return fuse.ENOENT
 	}
-	return fuse.OK
+	return f.free(ids.about, uint32(n))
 }
 
 // listIDs lists the numbers that are reserved, in their order.

@@ -26,7 +26,8 @@ import (
 // it is first read, and the same for as long as it is open. So cat(1) gets one, and
 // one only, however many reads it makes; so does who reads a byte at a time; and a
 // process that is replaced between them makes no difference. Whoever is killed
-// between that and writing the number down has taken it all the same: ids/ lists it.
+// between that and writing the number down has taken it all the same, and so has
+// who reads all files that there are, as grep -r does: ids lists it.
 //
 // Errors: ENOENT in a directory whose policy has no ids, and in one that has been
 // removed; EACCES; of a read, ENOSPC if all are reserved, EDQUOT and ENOLCK as

@@ -695,6 +695,26 @@ func TestNumbersOverACleanStop(t *testing.T) {
 	})
 }
 
+// What would not be saved any more, since the stop has begun, is refused.
+func TestNumbersAtAStop(t *testing.T) {
+	s, _ := serveNumbers(t, "ids=20")
+	s.reserve(1, "3")
+	s.conn.Do(func() { s.fs.Shutdown() })
+	if n, errno := s.allocate(1); errno != unix.ENOLCK {
+		t.Errorf("allocated %d, %v", n, errno)
+	}
+	if errno := s.reserve(1, "5"); errno != unix.ENOLCK {
+		t.Errorf("reserve: %v", errno)
+	}
+	if errno := s.freeNumber(1, "3"); errno != unix.ENOLCK {
+		t.Errorf("free: %v", errno)
+	}
+	if errno := s.freeNumber(1, "5"); errno != unix.ENOENT {
+		t.Errorf("free what is not reserved: %v", errno)
+	}
+	s.wantNumbers("19", "", "3")
+}
+
 // Records that contradict themselves, or others, are damaged; those of a program
 // that knew of no ids are not.
 func TestRestoreRefusesNumbers(t *testing.T) {

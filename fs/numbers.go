@@ -26,7 +26,9 @@ import (
 //
 // A clean stop keeps them. If the directory's policy says less when the mount starts
 // again (the command line says what the root's is), those that are out of range stay
-// reserved until they are freed: none is given twice.
+// reserved until they are freed: none is given twice. Nor is one that is asked for
+// after the stop has begun and what is to be kept was written down, while the mount is
+// in use: nothing is reserved or freed any more then, ENOLCK.
 
 const (
 	// maxNumbersOfUser and maxNumbers are how many numbers may be reserved by one
@@ -123,6 +125,8 @@ func (f *FS) allocate(dir *node, uid uint32) (uint32, fuse.Status) {
 func (f *FS) reserve(dir *node, n, uid uint32) fuse.Status {
 	s := &f.numbers
 	switch {
+	case f.closing:
+		return fuse.Status(unix.ENOLCK)
 	case dir.file.isRemoved():
 		return fuse.ENOENT
 	case s.has(dir.ID, n):
@@ -142,22 +146,22 @@ func (f *FS) reserve(dir *node, n, uid uint32) fuse.Status {
 	return fuse.OK
 }
 
-// free frees a number in a directory, and reports whether it was reserved.
-func (f *FS) free(dir *node, n uint32) bool {
+// free frees a number in a directory. Errors: ENOENT if it is not reserved, ENOLCK.
+func (f *FS) free(dir *node, n uint32) fuse.Status {
 	s := &f.numbers
 	set := s.sets[dir.ID]
-	if set == nil {
-		return false
+	switch {
+	case set == nil || !set.Has(n):
+		return fuse.ENOENT
+	case f.closing:
+		return fuse.Status(unix.ENOLCK)
 	}
-	uid, ok := set.Remove(n)
-	if !ok {
-		return false
-	}
+	uid, _ := set.Remove(n)
 	s.count(uid, -1)
 	if set.Len() == 0 {
 		delete(s.sets, dir.ID)
 	}
-	return true
+	return fuse.OK
 }
 
 // freeNumbersOf frees those of a directory that is no more.

@@ -451,6 +451,36 @@ func TestNumberedLocksSurvive(t *testing.T) {
 	}
 }
 
+// What has been given out when the daemon is told to end is not given again, though
+// programs go on asking all the time.
+func TestNoNumberIsGivenTwiceOverAStop(t *testing.T) {
+	m := mount(t)
+	c := newNumberedClient(t)
+	c.Want("ok", "create-unlimited %s", m.Path("d"))
+	for range 3 {
+		calls := []*numberedCall{c.Start("allocate-on"), c.Start("allocate-on")}
+		time.Sleep(rand.N(100 * time.Millisecond))
+		m.Restart(m.Quit)
+		var last int
+		for _, call := range calls {
+			text, how, _ := strings.Cut(call.Wait(), " ")
+			n, err := strconv.Atoi(text)
+			if err != nil && text != "none" { // it may have come too late
+				t.Fatalf("%s: %s %s", call.what, text, how)
+			}
+			last = max(last, n)
+		}
+		if out, _ := sh(t, m, `cat d/.lockfs/alloc`); out == "" {
+			t.Fatal("nothing is allocated")
+		} else if next, err := strconv.Atoi(strings.TrimSpace(out)); err != nil || next <= last {
+			t.Errorf("%d is allocated after a restart, %d was before", next, last)
+		}
+		c.Kill()
+		c = newNumberedClient(t)
+		c.Want("ok", "new %s", m.Path("d"))
+	}
+}
+
 // Which directories there can be a Manager of.
 func TestManagersOfDirectories(t *testing.T) {
 	m := mount(t, "--space", "unlimited:ids=unlimited", "--space", "named:hold=name,ids=5", "--space", "leased:lease=1h,ids=5", "--space", "none")

@@ -4,7 +4,7 @@ import "errors"
 
 // What allocating and freeing fail with. Everything else has the errno of the call
 // that failed: EACCES, EDQUOT if one user, and ENOLCK if all of them have as many
-// numbers as they may, ENOTCONN if the mount has ended.
+// numbers as they may, or the mount is ending, ENOTCONN if it has ended.
 var (
 	ErrAllAllocated = errors.New("all locks are allocated")
 	ErrAllocated    = errors.New("the lock is already allocated")

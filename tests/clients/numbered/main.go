@@ -119,6 +119,15 @@ func (p *program) call(args []string) (result string) {
 			}
 		}
 		return fmt.Sprintf("%d to %d", first, last)
+	case "allocate-on": // until that fails
+		last := "none"
+		for {
+			l, err := m.AllocateLock()
+			if err != nil {
+				return last + " " + word(err)
+			}
+			last = fmt.Sprint(l.ID())
+		}
 	case "retrieve":
 		l, err := m.RetrieveLock(number(2))
 		return p.keep(arg(1), l, err)
