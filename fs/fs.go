@@ -81,8 +81,9 @@ type FS struct {
 	// controls are the open files of control directories, by number, from the
 	// same count.
 	controls map[uint64]*controlHandle
-	// lockDirs are the directories lock/NAME.
+	// lockDirs are the directories lock/NAME, and owners those owner/NAME.
 	lockDirs lockDirs
+	owners   owners
 	// gatherings are those that readers wait for and that have not begun.
 	gatherings map[gatherKey]*gathering
 	// readings are what is being read of control files. kept is how many bytes of what is read are in pieces in the journal, and
@@ -172,6 +173,7 @@ func prepare(o Options) *FS {
 		opening:       make(map[uint64]*node),
 		controls:      make(map[uint64]*controlHandle),
 		lockDirs:      newLockDirs(),
+		owners:        newOwners(o.Journal),
 		gatherings:    make(map[gatherKey]*gathering),
 		readings:      readings{most: maxInMemory},
 		hints:         newHints(),
@@ -236,6 +238,7 @@ func (f *FS) EndStep() {
 	f.removeVacated()
 	f.dropBodies()
 	f.watchProcesses()
+	f.tendOwners()
 	f.armExpiry()
 	if len(f.vacated) > 0 || len(f.unwatched) > 0 {
 		go f.dev.Do(func() {}) // what was left to the next step
@@ -292,6 +295,9 @@ func (o observer) Ended(h lockspace.Hold, why lockspace.Reason) {
 	o.f.touch(h.Party.File)
 	if h.ByName {
 		o.f.unwatch(h.ID)
+	}
+	if h.Via == lockspace.ViaOwner {
+		o.f.ownersHoldEnded(&h, why)
 	}
 	o.f.vacate(h.Key.Dir)
 	if h.Party.Handle == o.f.releasing && !h.ByName {

@@ -108,6 +108,12 @@ type Journal interface {
 	PutWorkers(n uint64)
 	PutLockDir(*LockDirRecord)
 	DropLockDir(id uint64)
+	// PutOwner, and PutOwned, add a record about named owners or replace the one
+	// with the same number, see ownerrecord.go.
+	PutOwner(id uint64, data []byte)
+	DropOwner(id uint64)
+	PutOwned(id uint64, data []byte)
+	DropOwned(id uint64)
 }
 
 // Discard is a Journal for mounts that end with their process.
@@ -134,5 +140,9 @@ func (Discard) DropRead(uint64)           {}
 func (Discard) PutWorkers(uint64)         {}
 func (Discard) PutLockDir(*LockDirRecord) {}
 func (Discard) DropLockDir(uint64)        {}
+func (Discard) PutOwner(uint64, []byte)   {}
+func (Discard) DropOwner(uint64)          {}
+func (Discard) PutOwned(uint64, []byte)   {}
+func (Discard) DropOwned(uint64)          {}
 
 var _ Journal = Discard{}

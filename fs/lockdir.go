@@ -150,7 +150,7 @@ func (f *FS) lookupLock(in *fuse.InHeader, c controlNode, name string, out *fuse
 		d = &lockDir{LockDirRecord: LockDirRecord{ID: f.nodes.number(), Key: k, UID: in.Uid}}
 		f.lockDirs.add(d)
 	}
-	f.enterControl(controlNode{&theLockDir, c.about, d}, out)
+	f.enterControl(controlNode{controlEntry: &theLockDir, about: c.about, lock: d}, out)
 	return fuse.OK
 }
 

@@ -43,6 +43,10 @@ const (
 	kindRead    = 15
 	// 16 to 18 are not fs's.
 	kindPiece = 19
+	// 20 is free. Those of named owners begin with a byte that says what they are,
+	// see ownerrecord.go.
+	kindOwner = 21
+	kindOwned = 22
 )
 
 // Records is a [Journal] that writes records to a store.

@@ -31,6 +31,7 @@ type Saved struct {
 	reads    []ReadRecord
 	workers  uint64
 	lockDirs []LockDirRecord
+	owners   savedOwners
 	counters [counters]uint64
 	pidNS    uint64
 	names    texts
@@ -119,6 +120,8 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 	case kindLockDir:
 		s.lockDirs = append(s.lockDirs, LockDirRecord{ID: id, Lookups: d.u64(), UID: d.u32(), Key: d.key(&s.names)})
 		return d.end("directory of a lock", id)
+	case kindOwner, kindOwned:
+		return s.owners.load(kind, id, d)
 	case kindCounter:
 		if id >= counters || len(data) != 8 {
 			return fmt.Errorf("counter %d: %w", id, ErrRecord)
@@ -167,6 +170,9 @@ func restore(o Options, s *Saved) (*FS, error) {
 	}
 	f.nodes.byID[device.Root] = root
 	if err := f.restoreLockDirs(s); err != nil {
+		return nil, err
+	}
+	if err := f.owners.restore(&s.owners); err != nil {
 		return nil, err
 	}
 	f.lastHandle = s.counters[counterHandle]
@@ -371,6 +377,7 @@ func TakeUp(o Options, s *Saved) (*FS, error) {
 	for i := range s.graces {
 		f.journal.PutGrace(&s.graces[i])
 	}
+	f.owners.takeUp(elsewhere)
 	if err := f.makeLockspaces(o.Lockspaces); err != nil {
 		return nil, err
 	}
@@ -391,7 +398,7 @@ func (s *Saved) highest(counter int) (n uint64) {
 	for x := range s.files.all() {
 		n = max(n, x.Ino)
 	}
-	return n
+	return max(n, s.owners.highest())
 }
 
 // put adds to m and reports whether k is new.
@@ -402,9 +409,12 @@ func put[K comparable, V any](m map[K]V, k K, v V) bool {
 }
 
 // restoreKey fills in what records of requests leave out: the key, which is
-// that of the node. A hold by name has its own, and no open file. See
-// restoreOpening for who has no open file yet.
+// that of the node. A hold by name has its own, and no open file, and so has one of
+// a named owner. See restoreOpening for who has no open file yet.
 func (f *FS) restoreKey(r *lockspace.Request) error {
+	if r.Via == lockspace.ViaOwner {
+		return f.restoreOwned(r)
+	}
 	if r.ByName {
 		if e := f.entry(r.Key); e == nil || e.File != r.Party.File {
 			return fmt.Errorf("there is no file %d %q in %d: %w", r.Party.File, r.Key.Name, r.Key.Dir, ErrRecord)

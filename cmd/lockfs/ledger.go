@@ -9,8 +9,8 @@ import (
 	"github.com/lockfs/lockfs/state"
 )
 
-// Kinds of records that are neither fs's nor the table's: 1 to 15, and 19, are
-// fs's.
+// Kinds of records that are neither fs's nor the table's: 1 to 15, and from 19 on,
+// are fs's.
 const (
 	kindInit   = 16 // the connection's first request, number 0
 	kindTokens = 17 // which tokens are reserved, number 0
