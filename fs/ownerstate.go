@@ -240,27 +240,23 @@ func (x *owners) begin() {
 
 // trace remembers a lock of which a named owner's hold has ended.
 func (x *owners) trace(h *lockspace.Hold, number func() uint64) {
-	t := &x.traces
-	token := h.Token
+	t, uid := &x.traces, h.Party.Taker.UID
+	token := t.forgotten // what had to go may have been this one's
 	if old := t.byKey[h.Key]; old != nil {
 		token = old.Token
-		if h.Mode == lockspace.Exclusive {
-			token = max(token, h.Token)
-		}
 		t.remove(old)
 		x.journal.DropOwned(old.ID)
-	} else {
-		if h.Mode == lockspace.Shared {
-			token = t.forgotten // it may have been this one's
-		}
-		if old := t.surplus(h.Party.Taker.UID); old != nil {
-			t.forgotten = max(t.forgotten, old.Token)
-			t.remove(old)
-			x.journal.DropOwned(old.ID)
-			x.keepRegistry()
-		}
 	}
-	r := &trace{TraceRecord: TraceRecord{ID: number(), Key: h.Key, Token: token, UID: h.Party.Taker.UID}}
+	if h.Mode == lockspace.Exclusive {
+		token = max(token, h.Token)
+	}
+	if old := t.surplus(uid); old != nil {
+		t.forgotten = max(t.forgotten, old.Token)
+		t.remove(old)
+		x.journal.DropOwned(old.ID)
+		x.keepRegistry()
+	}
+	r := &trace{TraceRecord: TraceRecord{ID: number(), Key: h.Key, Token: token, UID: uid}}
 	t.put(r)
 	x.journal.PutOwned(r.ID, encodeTrace(&r.TraceRecord))
 }
