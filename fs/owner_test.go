@@ -408,6 +408,49 @@ func TestAcquire(t *testing.T) {
 	s.wantTells("two", "resources", "disk /c\ndisk /d readonly\ndisk /a shared\ndisk /b shared\ndisk /e\n")
 }
 
+// A resource can be taken alone, and is on the list then, or nothing has changed.
+func TestAcquireOne(t *testing.T) {
+	s := serve(t)
+	space := s.mustMkdir(1, "space", 0o755)
+	s.mustMkdir(space, "below", 0o755)
+	s.made("one", 500, "/a")
+	s.mustTell("one", "ctl<acquire")
+	s.made("two", 600, "/a", "/b")
+	for _, line := range []string{"disk /a", "disk /a readonly x", "disk", "lease nothing key", "disk /a shared"} {
+		if errno := s.tell("two", "ctl", "acquire "+line); errno == 0 {
+			t.Errorf("acquire %s succeeded", line)
+		}
+		s.wantTells("two", "resources", "disk /a\ndisk /b\n")
+	}
+	s.mustTell("two", "ctl<acquire disk /c shared", "ctl<acquire lease space/below key /x 1", "ctl<acquire disk /d readonly")
+	if got := s.list(); !maps.Equal(got, map[string]bool{"space": true, diskName("/a"): true, diskName("/c"): true}) {
+		t.Errorf("held are %q", sorted(got))
+	}
+	s.wantTells("two", "resources", "disk /a\ndisk /b\ndisk /c shared\nlease space/below key /x 1\ndisk /d readonly\n")
+	// Stronger, if nobody is in the way.
+	s.mustTell("one", "ctl<acquire disk /c shared")
+	if errno := s.tell("two", "ctl", "acquire disk /c"); errno != unix.EBUSY {
+		t.Errorf("an upgrade of what another has too: %v", errno)
+	}
+	s.wantTells("two", "conflicts", "state=held pid=500 uid=1000 via=owner mode=shared token=6 owner=one resource=disk /c\n")
+	if !strings.Contains(s.told("two", "resources"), "disk /c shared\n") {
+		t.Error("a refused upgrade has changed the resource")
+	}
+	s.mustTell("one", "ctl<release disk /c")
+	s.mustTell("two", "ctl<acquire disk /c", "ctl<acquire disk /b", "ctl<release disk /c")
+	s.endAndStep(500)
+	if errno := s.tell("one", "ctl", "acquire disk /x"); errno != unix.ESRCH {
+		t.Errorf("its process has ended: %v", errno)
+	}
+}
+
+// endAndStep is the end of a process, where the time is nobody's.
+func (s *served) endAndStep(pid uint32) {
+	s.t.Helper()
+	s.procs.end(pid)
+	s.call(opGetattr, 1, zeros(16))
+}
+
 // Whatever else holds the lock is in the way, and so is the owner to it.
 func TestAcquireAgainstOthers(t *testing.T) {
 	s := serve(t)

@@ -15,6 +15,7 @@ import (
 // What is written to ctl of a named owner.
 //
 //	acquire [STATE] [restrict] [register-only]
+//	acquire RESOURCE
 //	release [RESOURCE]
 //
 // acquire takes the locks of all resources that the owner does not have, or has
@@ -25,6 +26,9 @@ import (
 // takes up from that, see ownerstate.go. With restrict its process has no say any
 // more when it has succeeded; with register-only nothing is taken, and the process
 // must be there: see ownerprocess.go.
+//
+// acquire with a resource, a line as in the control file resources, takes that one
+// alone, and puts it on the list, in one step: if it fails the list is as it was.
 //
 // release gives all back; the resources stay, and are taken again by the next
 // acquire. With a resource, as it is in the control file resources (what says how,
@@ -46,14 +50,18 @@ import (
 
 const maxConflicts = 4000
 
-var errCtl = errors.New("neither acquire [STATE] [restrict] [register-only] nor release [RESOURCE]")
+var errCtl = errors.New("none of acquire [STATE] [restrict] [register-only], acquire RESOURCE, release [RESOURCE]")
 
 // control does what is written to ctl.
 func (f *FS) control(w *ownerWrite) fuse.Status {
 	command, rest, _ := strings.Cut(strings.TrimSpace(w.value), " ")
 	switch command {
 	case "acquire":
-		return f.acquire(w, strings.Fields(rest))
+		words := strings.Fields(rest)
+		if len(words) > 0 && (words[0] == "disk" || words[0] == "lease") {
+			return f.acquireOne(w, rest)
+		}
+		return f.acquire(w, words)
 	case "release":
 		return f.release(w, rest)
 	}
@@ -125,7 +133,7 @@ type wantedLock struct {
 // acquireAll takes the locks of all resources of an owner, or none.
 func (f *FS) acquireAll(w *ownerWrite, s *ownerState) fuse.Status {
 	o := w.owner
-	all, status := f.wantedBy(w)
+	all, status := f.wantedBy(w, o.resources)
 	if status != fuse.OK {
 		return status
 	}
@@ -139,6 +147,50 @@ func (f *FS) acquireAll(w *ownerWrite, s *ownerState) fuse.Status {
 			return errStale
 		}
 	}
+	return f.takeAll(w, all)
+}
+
+// acquireOne takes the lock of a resource, and gives it to the owner.
+func (f *FS) acquireOne(w *ownerWrite, line string) fuse.Status {
+	o := w.owner
+	r, err := parseResource(line)
+	if err != nil {
+		return w.refuse(err)
+	}
+	if o.Ended {
+		return fuse.Status(unix.ESRCH)
+	}
+	old := o.find(r.what())
+	if old == nil && len(o.resources) >= maxResources {
+		return fuse.Status(unix.EDQUOT)
+	}
+	dir, status := f.findSpace(w.in, &r)
+	if status != fuse.OK {
+		return status
+	}
+	r.Key.Dir = dir.ID
+	if old != nil {
+		r.Key, r.Mode = old.Key, max(old.Mode, r.Mode)
+	}
+	all, status := f.wantedBy(w, []*resource{{r}})
+	if status == fuse.OK {
+		status = f.takeAll(w, all)
+	}
+	if status == fuse.OK {
+		if len(all) > 0 {
+			r.Key = all[0].Key
+		}
+		if old != nil {
+			old.Key, old.Token = r.Key, 0
+		}
+		f.addResource(o, &r)
+	}
+	return status
+}
+
+// takeAll takes what an owner wants, or nothing.
+func (f *FS) takeAll(w *ownerWrite, all []wantedLock) fuse.Status {
+	o := w.owner
 	requests := make([]lockspace.Request, len(all))
 	for i := range all {
 		requests[i] = all[i].Request
@@ -178,10 +230,10 @@ func (f *FS) acquired(o *namedOwner, t *wantedLock) {
 	f.touchName(t.Key)
 }
 
-// wantedBy returns the locks that the owner of a write is to have: each once, in the
-// strongest mode that it is wanted in. The status is OK; why the user may not have
+// wantedBy returns the locks that the owner of a write is to have for resources: each
+// once, in the strongest mode that it is wanted in. The status is OK; why the user may not have
 // one of them; or Parked for a detour.
-func (f *FS) wantedBy(w *ownerWrite) ([]wantedLock, fuse.Status) {
+func (f *FS) wantedBy(w *ownerWrite, resources []*resource) ([]wantedLock, fuse.Status) {
 	o := w.owner
 	taker := o.holder(o.Process)
 	if !o.hasProcess() {
@@ -194,7 +246,7 @@ func (f *FS) wantedBy(w *ownerWrite) ([]wantedLock, fuse.Status) {
 	party := lockspace.Party{Handle: o.party(), Taker: taker, Opener: taker, Opened: f.clock.Now()}
 	var all []wantedLock
 	at := make(map[lockspace.Key]int)
-	for _, r := range o.resources {
+	for _, r := range resources {
 		if r.Mode == readonly {
 			continue
 		}
