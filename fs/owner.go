@@ -228,8 +228,8 @@ func (f *FS) makeOwner(in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.
 	return fuse.OK
 }
 
-// removeOwner is rmdir(2) in a control directory. Of another user's it is EPERM, as
-// in a directory with a sticky bit.
+// removeOwner is rmdir(2) in a control directory. Of another user's it is EACCES: EPERM
+// is for whom it is restricted.
 func (f *FS) removeOwner(in *fuse.InHeader, name string) fuse.Status {
 	_, status := f.ownerPlace(in, name)
 	o := f.owners.byName[name]
@@ -239,7 +239,7 @@ func (f *FS) removeOwner(in *fuse.InHeader, name string) fuse.Status {
 	case o == nil:
 		return fuse.ENOENT
 	case !o.isOf(in.Uid):
-		return fuse.EPERM
+		return fuse.EACCES
 	}
 	if status := f.hasSay(in, o); status != fuse.OK {
 		return status

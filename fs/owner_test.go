@@ -288,7 +288,7 @@ func TestOwnersAreTheirUsers(t *testing.T) {
 	if errno := s.mkOwner("vm"); errno != unix.EEXIST {
 		t.Errorf("another's name: %v", errno)
 	}
-	if errno := s.rmOwner("vm"); errno != unix.EPERM {
+	if errno := s.rmOwner("vm"); errno != unix.EACCES {
 		t.Errorf("rmdir by another: %v", errno)
 	}
 	if _, _, errno := s.lookup(dir, "ctl"); errno != unix.EACCES {
