@@ -39,13 +39,16 @@ func TestOwnersInAScript(t *testing.T) {
 	})
 }
 
+// flowsLimit is how long the script may run.
+const flowsLimit = 2 * time.Minute
+
 func wantFlows(t *testing.T, here, there *Mount) {
 	t.Helper()
 	script, err := filepath.Abs("ownerflows")
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, said, exit := run(t, nil, script, here.Dir, there.Dir)
+	out, said, exit := runFor(t, flowsLimit, nil, script, here.Dir, there.Dir)
 	if exit != 0 || out != "ownerflows: all is well\n" {
 		t.Fatalf("exit %d: %s%s", exit, out, said)
 	}
