@@ -226,7 +226,9 @@ func (f *FS) acquired(o *namedOwner, t *wantedLock) {
 			}
 		}
 	}
-	f.table.Renew(t.Key, func(h *lockspace.Hold) bool { return h.Party.Handle == o.party() })
+	if f.nodes.get(t.Key.Dir).file.Policy.lease > 0 {
+		f.table.Renew(t.Key, func(h *lockspace.Hold) bool { return h.Party.Handle == o.party() })
+	}
 	f.touchName(t.Key)
 }
 

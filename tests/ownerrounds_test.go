@@ -75,7 +75,7 @@ func playRounds(t *testing.T, m *Mount, rounds int) {
 		name := fmt.Sprint("vm", who)
 		ctl := makeOwner(t, c, m, name, list...)
 		running.Go(func() {
-						for done.Load() < int64(rounds) && !t.Failed() {
+			for done.Load() < int64(rounds) && !t.Failed() {
 				err := c.Write(ctl, "acquire\n")
 				if err == unix.EBUSY {
 					refused.Add(1)
