@@ -141,7 +141,7 @@ var ownerKinds = []kind{
 		call: ordered("acquire", nil), check: then(func(s *scene) { s.both(true) }),
 	},
 	{
-		name: "WRITE of acquire, of what it has", opcode: opWrite, course: quiet, setup: owning,
+		name: "WRITE of acquire, of what it has", opcode: opWrite, course: plain, setup: owning,
 		call: ordered("acquire", nil), check: then(func(s *scene) { s.both(false) }),
 	},
 	{
