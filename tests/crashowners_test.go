@@ -19,8 +19,8 @@ func TestEveryStepOfNamedOwners(t *testing.T) { everyStepOfAll(t, ownerKinds, ne
 // owned is the path of the scene's owner, or a file in it.
 func (s *scene) owned(file string) string { return s.m.Path(".lockfs/owner/" + s.name + file) }
 
-// owner: there is one, of a, with the scene's two locks; fd is its ctl.
-func owner(s *scene) {
+// hasOwner: there is one, of a, with the scene's two locks; fd is its ctl.
+func hasOwner(s *scene) {
 	s.want("mkdir", s.a.Name("mkdir", 0o755, s.owned("")), nil)
 	s.tells("resources", "lease . "+s.name+"\nlease . "+s.name+".2")
 	fd, err := s.a.TryOpen(s.owned("/ctl"), unix.O_WRONLY)
@@ -45,7 +45,7 @@ func ordered(text string, want error) func(*scene) {
 
 // owning: the owner has acquired.
 func owning(s *scene) {
-	owner(s)
+	hasOwner(s)
 	ordered("acquire", nil)(s)
 	s.both(true)
 }
@@ -92,7 +92,7 @@ func then(check func(*scene)) func(*scene) {
 
 // blocked: somebody has the second of the owner's locks; fd2.
 func blocked(s *scene) {
-	owner(s)
+	hasOwner(s)
 	fd, err := s.b.TryOpen(s.path+".2", takeFlags)
 	s.want("take", err, nil)
 	s.note(s.b, fd)
@@ -117,7 +117,7 @@ var ownerKinds = []kind{
 		check: then(func(s *scene) { s.both(false) }),
 	},
 	{
-		name: "WRITE of a resource", opcode: opWrite, course: plain, setup: owner,
+		name: "WRITE of a resource", opcode: opWrite, course: plain, setup: hasOwner,
 		call: func(s *scene) { s.tells("resources", "disk /x shared") },
 		check: then(func(s *scene) {
 			if text := s.reads("resources"); text != fmt.Sprintf("lease . %s\nlease . %[1]s.2\ndisk /x shared\n", s.name) {
@@ -137,7 +137,7 @@ var ownerKinds = []kind{
 		}),
 	},
 	{
-		name: "WRITE of acquire", opcode: opWrite, course: plain, setup: owner,
+		name: "WRITE of acquire", opcode: opWrite, course: plain, setup: hasOwner,
 		call: ordered("acquire", nil), check: then(func(s *scene) { s.both(true) }),
 	},
 	{
@@ -180,7 +180,7 @@ var ownerKinds = []kind{
 		}),
 	},
 	{
-		name: "WRITE of acquire for one", opcode: opWrite, course: plain, setup: owner,
+		name: "WRITE of acquire for one", opcode: opWrite, course: plain, setup: hasOwner,
 		call: func(s *scene) { ordered("acquire lease . "+s.name+" /x 5", nil)(s) },
 		check: then(func(s *scene) {
 			s.holds(s.a.Pid(), 0, "owner", true)
@@ -195,7 +195,7 @@ var ownerKinds = []kind{
 	{
 		name: "WRITE of acquire for a restricted owner", opcode: opWrite, course: looking,
 		setup: func(s *scene) {
-			owner(s)
+			hasOwner(s)
 			s.tells("pid", fmt.Sprint(s.c.Pid()))
 			ordered("acquire restrict register-only", nil)(s)
 		},
@@ -260,7 +260,7 @@ var ownerKinds = []kind{
 var ownerMirrorKinds = []mirrorKind{
 	{
 		name: "WRITE of acquire that opens backing files", opcode: opWrite, steps: []string{"back", "answered"},
-		setup: owner, call: ordered("acquire", nil),
+		setup: hasOwner, call: ordered("acquire", nil),
 		check: func(s *scene) {
 			s.both(true)
 			stranger(s)
@@ -272,7 +272,7 @@ var ownerMirrorKinds = []mirrorKind{
 	{
 		name: "WRITE of acquire, refused since a stranger has one", opcode: opWrite, steps: []string{"back", "answered"},
 		setup: func(s *scene) {
-			owner(s)
+			hasOwner(s)
 			stranger(s)
 			s.want("the stranger's lock", s.c.Fcntl(s.fd2, unix.F_OFD_SETLK, wr(0, toEnd)), nil)
 		},
