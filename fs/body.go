@@ -16,7 +16,7 @@ const maxBody = 4096
 // the other from the beginning on, as if the file had been opened without it.
 func (f *FS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	if c := f.controls[in.Fh]; c != nil {
-		return uint32(len(data)), f.writeControl(c, in, data)
+		return f.writeControl(c, in, data)
 	}
 	h := f.handles[in.Fh]
 	switch {

@@ -13,13 +13,15 @@ import (
 
 // The control directory: every directory has one, which tells about it and its
 // locks. It is not listed there, cannot be removed, and has the directory's
-// owner; whoever may search the directory may look into it.
+// owner; whoever may search the directory may look into it. Nothing can be made or
+// removed in it, but named owners, see owner.go.
 //
 // Its files and directories are entries of one table. Their nodes are made up
 // when they are asked for: a node's number says which entry it is and which
 // directory it is about, so the kernel may keep it over any number of
 // processes, and no reference is counted. (What is in lock/NAME has numbers for
-// names, which have to be kept: see lockdir.go.) Nothing of it reaches the lock table:
+// names, which have to be kept: see lockdir.go; what is in owner/NAME has the
+// owner's, which it keeps.) Nothing of it reaches the lock table:
 // its open files are in a map of their own, where no lock call finds them.
 //
 // What a file contains is made when it is read at offset 0, and kept with the
@@ -60,6 +62,18 @@ const (
 	controlAvailable = 23
 	controlIDs       = 24
 	controlID        = 25
+	// Those from 22 to 25 are not a named owner's.
+	controlOwner      = 26
+	controlOneOwner   = 27
+	controlOwnerID    = 28
+	controlOwnerUUID  = 29
+	controlOwnerName  = 30
+	controlOwnerPid   = 31
+	controlResources  = 32
+	controlOwnerState = 33
+	controlOwnerCtl   = 34
+	controlConflicts  = 35
+	controlOnFailure  = 36
 )
 
 // controlEntry is a name in control directories.
@@ -77,6 +91,10 @@ type controlEntry struct {
 	gathered func(f *FS, about uint64, uid uint32) []byte
 	// ofLock makes it of one lock, instead, for what is in lock/NAME.
 	ofLock func(*lockSeen, Processes) []byte
+	// ofOwner makes it of a named owner, for what is in owner/NAME; owned does what
+	// is written there, see ownerfiles.go.
+	ofOwner func(*FS, *namedOwner) []byte
+	owned   func(*FS, *ownerWrite) fuse.Status
 	// set does what is written, about a directory, for its owner and root; nil
 	// for what cannot be written to. The error says what is wrong with it, and
 	// then it has changed nothing.
@@ -97,7 +115,7 @@ var controlEntries = append([]controlEntry{
 	{number: controlJSON, in: controlDir, name: "locks.json", rootOnly: true, gathered: listOf(formatJSON)},
 	{number: controlWaits, in: controlDir, name: "waits.dot", rootOnly: true, gathered: listOf(formatWaits)},
 	{number: controlLock, in: controlDir, name: "lock"},
-}, slices.Concat(lockEntries, numberedEntries, policyEntries())...)
+}, slices.Concat(lockEntries, numberedEntries, policyEntries(), ownerEntries())...)
 
 // theControlDir is the control directory itself, which is in no other.
 var theControlDir = controlEntry{number: controlDir, name: controlName}
@@ -129,17 +147,24 @@ type controlNode struct {
 	// lock is the directory lock/NAME that it is, or is in, and that of the name of
 	// a number, if it is the number's file in ids; else nil.
 	lock *lockDir
+	// owner is the named owner whose directory it is, or is in; else nil.
+	owner *namedOwner
 }
 
 func (c controlNode) id() uint64 {
-	if c.lock != nil {
+	switch {
+	case c.lock != nil:
 		return controlNodes | lockDirNodes | c.lock.ID<<controlDirShift | uint64(c.number)
+	case c.owner != nil:
+		return controlNodes | lockDirNodes | c.owner.ID<<controlDirShift | uint64(c.number)
 	}
 	return controlNodes | c.about.ID<<controlDirShift | uint64(c.number)
 }
 
 // entry returns another entry about the same.
-func (c controlNode) entry(e *controlEntry) controlNode { return controlNode{e, c.about, c.lock} }
+func (c controlNode) entry(e *controlEntry) controlNode {
+	return controlNode{e, c.about, c.lock, c.owner}
+}
 
 // controlNode returns the control node with a number. ok is false if there is
 // no such directory any more, or, after a change of programs, no such entry.
@@ -147,6 +172,8 @@ func (f *FS) controlNode(id uint64) (c controlNode, ok bool) {
 	about := (id &^ controlNodes) >> controlDirShift
 	if c.lock = f.lockDirs.of(id); c.lock != nil {
 		about = c.lock.Key.Dir
+	} else if c.owner = f.owners.of(id); c.owner != nil {
+		about = rootDir
 	}
 	c.about = f.nodes.get(about)
 	if c.about == nil || c.about.file.Kind != directory {
@@ -155,7 +182,7 @@ func (f *FS) controlNode(id uint64) (c controlNode, ok bool) {
 	if c.controlEntry = entryOf(uint8(id)); c.controlEntry == nil {
 		return c, false
 	}
-	return c, c.isAbout(c.about) && (c.lock != nil) == (c.isOneLocks() || c.number == controlID)
+	return c, c.isAbout(c.about) && (c.lock != nil) == (c.isOneLocks() || c.number == controlID) && (c.owner != nil) == c.isOneOwners()
 }
 
 // entryOf returns the entry with a number, nil if there is none.
@@ -167,6 +194,8 @@ func entryOf(number uint8) *controlEntry {
 		return &theLockDir
 	case controlID:
 		return &theID
+	case controlOneOwner:
+		return &theOwnerDir
 	}
 	for i := range controlEntries {
 		if e := &controlEntries[i]; e.number == number {
@@ -203,6 +232,9 @@ func (f *FS) reach(in *fuse.InHeader) (controlNode, fuse.Status) {
 	if status == fuse.OK && c.tellsLocks() && !c.about.file.isShownTo(in.Uid) {
 		status = fuse.EACCES
 	}
+	if status == fuse.OK && c.owner != nil && !c.owner.isOf(in.Uid) {
+		status = fuse.EACCES
+	}
 	return c, status
 }
 
@@ -217,6 +249,8 @@ func (f *FS) lookupControl(in *fuse.InHeader, name string, out *fuse.EntryOut) f
 		return f.lookupLock(in, c, name, out)
 	case controlIDs:
 		return f.lookupID(in, c, name, out)
+	case controlOwner:
+		return f.lookupOwner(c, name, out)
 	}
 	for i := range controlEntries {
 		e := &controlEntries[i]
@@ -250,6 +284,10 @@ func (f *FS) controlAttr(c controlNode, out *fuse.Attr) {
 	if c.isDir() {
 		out.Nlink = 2
 	}
+	if c.owner != nil {
+		f.ownerAttr(c.owner, out)
+		return
+	}
 	out.Mtime, out.Mtimensec = seconds(c.about.file.Modified)
 	out.Atime, out.Atimensec = out.Mtime, out.Mtimensec
 	out.Ctime, out.Ctimensec = out.Mtime, out.Mtimensec
@@ -264,10 +302,14 @@ func (f *FS) controlAttr(c controlNode, out *fuse.Attr) {
 	}
 }
 
-func (e *controlEntry) isDir() bool { return e.content == nil && e.gathered == nil && e.ofLock == nil }
+func (e *controlEntry) isDir() bool {
+	return e.content == nil && e.gathered == nil && e.ofLock == nil && e.ofOwner == nil && e.owned == nil
+}
 
 func (e *controlEntry) mode() uint32 {
 	switch {
+	case e.number == controlOwner || e.isOneOwners():
+		return e.ownerMode()
 	case e.isDir():
 		return unix.S_IFDIR | 0o555
 	case e.set == nil:
@@ -284,7 +326,8 @@ func (f *FS) permitControl(in *fuse.InHeader, c controlNode, want uint32) fuse.S
 	if c.numbered {
 		return f.permitNumbered(in, c, want)
 	}
-	if want&mayWrite != 0 && in.Uid != 0 && in.Uid != c.about.file.UID || !allows(c.mode()>>6, want) {
+	mine := in.Uid == 0 || in.Uid == c.about.file.UID || c.owner != nil && c.owner.isOf(in.Uid)
+	if want&mayWrite != 0 && !mine || !allows(c.mode()>>6, want) {
 		return fuse.EACCES
 	}
 	return fuse.OK
@@ -383,6 +426,8 @@ func (f *FS) readControl(h *controlHandle, in *fuse.ReadIn) (fuse.ReadResult, fu
 		f.beginReading(h, newReading([]byte(c.lock.Key.Name+"\n")))
 	case c.content != nil:
 		f.beginReading(h, newReading(c.content(f, c.about)))
+	case c.ofOwner != nil:
+		f.beginReading(h, newReading(c.ofOwner(f, c.owner)))
 	case f.facts != nil && f.facts.reading != nil && !f.facts.reading.isLost():
 		f.beginReading(h, f.facts.reading)
 	case c.gathered != nil:
@@ -399,13 +444,15 @@ const maxSetting = 256
 // writeControl does what is written to an open control file: one WRITE is one
 // value, with or without a newline. EINVAL, and a line in the log, if it is not
 // one; nothing is changed then.
-func (f *FS) writeControl(h *controlHandle, in *fuse.WriteIn, data []byte) fuse.Status {
+func (f *FS) writeControl(h *controlHandle, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	c, ok := f.controlNode(h.Node)
 	switch {
 	case !ok:
-		return errStale
+		return 0, errStale
+	case c.owned != nil:
+		return f.writeOwner(h, in, c, data)
 	case c.set == nil:
-		return fuse.EBADF
+		return 0, fuse.EBADF
 	}
 	value, err := strings.TrimSuffix(string(data), "\n"), errTooLong
 	if len(value) <= maxSetting {
@@ -414,9 +461,9 @@ func (f *FS) writeControl(h *controlHandle, in *fuse.WriteIn, data []byte) fuse.
 	if err != nil {
 		f.log.Warn("value refused, nothing changed", "file", c.name, "directory", f.directoryPath(c.about),
 			"err", err, "by_uid", in.Uid, "by_pid", in.Pid)
-		return fuse.EINVAL
+		return 0, fuse.EINVAL
 	}
-	return fuse.OK
+	return uint32(len(data)), fuse.OK
 }
 
 var errTooLong = fmt.Errorf("longer than %d bytes", maxSetting)
@@ -465,6 +512,9 @@ func (f *FS) readControlDir(in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status
 		return fuse.OK
 	case controlIDs:
 		f.listIDs(c, in, out)
+		return fuse.OK
+	case controlOwner:
+		f.owners.list(in, out)
 		return fuse.OK
 	}
 	for i := range controlEntries {

@@ -136,7 +136,7 @@ func TestControlDirectoryIsThereAndNotListed(t *testing.T) {
 			}
 			names, offset = append(names, entries...), next
 		}
-		if got := fmt.Sprint(names); got != "[. .. version events metrics health policy locks locks.json waits.dot lock]" {
+		if got := fmt.Sprint(names); got != "[. .. version events metrics health policy locks locks.json waits.dot lock owner]" {
 			t.Errorf(".lockfs lists %s by %d bytes", got, size)
 		}
 		s.call(opReleasedir, dir, u64(handle), zeros(16))
@@ -285,7 +285,7 @@ func TestReadersOfControlFilesSurvive(t *testing.T) {
 			t.Errorf("%s finds %q, %v", []string{"who had not begun", "who begins anew", "who opens now"}[i], got, errno)
 		}
 	}
-	if entries, _ := s.readdirOf(dir, listing, 2, 4096); fmt.Sprint(entries) != "[version events metrics health policy locks locks.json waits.dot lock]" {
+	if entries, _ := s.readdirOf(dir, listing, 2, 4096); fmt.Sprint(entries) != "[version events metrics health policy locks locks.json waits.dot lock owner]" {
 		t.Errorf("the listing goes on with %q", entries)
 	}
 	if errno := s.flock(began, unix.F_WRLCK); errno != unix.EOPNOTSUPP {

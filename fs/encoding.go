@@ -56,7 +56,8 @@ func (e *encoder) key(v lockspace.Key) {
 
 // request leaves out the key, which is that of the node; but for a hold by
 // name, since a node may have several names, each with a hold, and for an
-// open(2), which may wait for what has no node any more.
+// open(2), which may wait for what has no node any more, and a named owner, whose
+// locks need no nodes.
 func (e *encoder) request(v *lockspace.Request) {
 	e.u64(v.Party.Handle)
 	e.u64(v.Party.File)
@@ -70,9 +71,14 @@ func (e *encoder) request(v *lockspace.Request) {
 	e.u64(v.Range.Last)
 	e.u32(v.Thread)
 	e.flag(v.ByName)
-	if v.ByName || v.Via == lockspace.ViaOpen {
+	if hasKey(v) {
 		e.key(v.Key)
 	}
+}
+
+// hasKey reports whether the record of a request has its key.
+func hasKey(r *lockspace.Request) bool {
+	return r.ByName || r.Via == lockspace.ViaOpen || r.Via == lockspace.ViaOwner
 }
 
 // ErrRecord: a record is not of its format, or contradicts another.
@@ -192,11 +198,11 @@ func (d *decoder) key(names *texts) lockspace.Key {
 // made by names.
 func (d *decoder) request(r *lockspace.Request, waits bool, names *texts) {
 	r.Party = d.party()
-	r.Via = lockspace.Via(d.limited(byte(lockspace.ViaOpen)))
+	r.Via = lockspace.Via(d.limited(byte(lockspace.ViaOwner)))
 	r.Mode = lockspace.Mode(d.limited(byte(lockspace.Exclusive)))
 	r.Range = lockspace.Range{First: d.u64(), Last: d.u64()}
 	r.Thread = d.u32()
-	if r.ByName = d.flag(); r.ByName || r.Via == lockspace.ViaOpen {
+	if r.ByName = d.flag(); hasKey(r) {
 		r.Key = d.key(names)
 	}
 	if !r.Valid(waits) {

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/lockfs/lockfs/fs"
@@ -25,6 +26,7 @@ type processes struct {
 	lastWatch int
 	namespace uint64
 	looks     int // how often one was looked at
+	signals   []sentSignal
 	// gate, if set, holds every look-up until it is closed.
 	gate chan struct{}
 }
@@ -154,6 +156,21 @@ func (p *processes) Killed(tid uint32) bool {
 	return p.killed[tid]
 }
 
+// Signal remembers what was sent, as by root.
+func (p *processes) Signal(to fs.Identity, uid uint32, signal syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.signals = append(p.signals, sentSignal{to, uid, signal})
+	return nil
+}
+
+// sentSignal is a signal that a process was sent for a user.
+type sentSignal struct {
+	to     fs.Identity
+	uid    uint32
+	signal syscall.Signal
+}
+
 func (p *processes) Namespace() uint64 { return p.namespace }
 
 // end is the end of a process, of which who watches is told.
@@ -205,6 +222,8 @@ type journal struct {
 	reads    map[uint64]fs.ReadRecord
 	lockDirs map[uint64]fs.LockDirRecord
 	numbers  map[uint64]fs.NumbersRecord
+	owners   map[uint64]string
+	owned    map[uint64]string
 	workers  uint64
 	commits  int
 	// open: something was changed and not committed yet.
@@ -227,6 +246,8 @@ func newJournal() *journal {
 		reads:    make(map[uint64]fs.ReadRecord),
 		lockDirs: make(map[uint64]fs.LockDirRecord),
 		numbers:  make(map[uint64]fs.NumbersRecord),
+		owners:   make(map[uint64]string),
+		owned:    make(map[uint64]string),
 	}
 }
 
@@ -268,6 +289,10 @@ func (j *journal) PutLockDir(r *fs.LockDirRecord)  { j.change(func() { j.lockDir
 func (j *journal) DropLockDir(id uint64)           { j.change(func() { delete(j.lockDirs, id) }) }
 func (j *journal) PutNumbers(r *fs.NumbersRecord)  { j.change(func() { j.numbers[r.ID] = *r }) }
 func (j *journal) DropNumbers(id uint64)           { j.change(func() { delete(j.numbers, id) }) }
+func (j *journal) PutOwner(id uint64, b []byte)    { j.change(func() { j.owners[id] = string(b) }) }
+func (j *journal) DropOwner(id uint64)             { j.change(func() { delete(j.owners, id) }) }
+func (j *journal) PutOwned(id uint64, b []byte)    { j.change(func() { j.owned[id] = string(b) }) }
+func (j *journal) DropOwned(id uint64)             { j.change(func() { delete(j.owned, id) }) }
 func (j *journal) look(f func()) (committed bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

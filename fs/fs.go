@@ -81,10 +81,11 @@ type FS struct {
 	// controls are the open files of control directories, by number, from the
 	// same count.
 	controls map[uint64]*controlHandle
-	// lockDirs are the directories lock/NAME.
+	// lockDirs are the directories lock/NAME, and owners those owner/NAME.
 	lockDirs lockDirs
 	// numbers are those of numbered locks that are reserved.
 	numbers numbers
+	owners  owners
 	// gatherings are those that readers wait for and that have not begun.
 	gatherings map[gatherKey]*gathering
 	// readings are what is being read of control files. kept is how many bytes of what is read are in pieces in the journal, and
@@ -175,6 +176,7 @@ func prepare(o Options) *FS {
 		controls:      make(map[uint64]*controlHandle),
 		lockDirs:      newLockDirs(),
 		numbers:       newNumbers(),
+		owners:        newOwners(o.Journal),
 		gatherings:    make(map[gatherKey]*gathering),
 		readings:      readings{most: maxInMemory},
 		hints:         newHints(),
@@ -240,6 +242,7 @@ func (f *FS) EndStep() {
 	f.dropNumbers()
 	f.dropBodies()
 	f.watchProcesses()
+	f.tendOwners()
 	f.armExpiry()
 	if len(f.vacated) > 0 || len(f.unwatched) > 0 || len(f.numbers.left) > 0 {
 		go f.dev.Do(func() {}) // what was left to the next step
@@ -296,6 +299,9 @@ func (o observer) Ended(h lockspace.Hold, why lockspace.Reason) {
 	o.f.touch(h.Party.File)
 	if h.ByName {
 		o.f.unwatch(h.ID)
+	}
+	if h.Via == lockspace.ViaOwner {
+		o.f.ownersHoldEnded(&h, why)
 	}
 	o.f.vacate(h.Key.Dir)
 	if h.Party.Handle == o.f.releasing && !h.ByName {

@@ -54,7 +54,7 @@ func (f *FS) lookupID(in *fuse.InHeader, c controlNode, name string, out *fuse.E
 // enterID answers with the file of a number that is reserved, and returns its node.
 func (f *FS) enterID(in *fuse.InHeader, ids controlNode, name string, out *fuse.EntryOut) controlNode {
 	d := f.lockDir(lockspace.Key{Dir: ids.about.ID, Name: name}, in.Uid)
-	c := controlNode{&theID, ids.about, d}
+	c := controlNode{controlEntry: &theID, about: ids.about, lock: d}
 	f.enterControl(c, out)
 	return c
 }

@@ -110,6 +110,12 @@ type Journal interface {
 	DropLockDir(id uint64)
 	PutNumbers(*NumbersRecord)
 	DropNumbers(id uint64)
+	// PutOwner, and PutOwned, add a record about named owners or replace the one
+	// with the same number, see ownerrecord.go.
+	PutOwner(id uint64, data []byte)
+	DropOwner(id uint64)
+	PutOwned(id uint64, data []byte)
+	DropOwned(id uint64)
 }
 
 // Discard is a Journal for mounts that end with their process.
@@ -138,5 +144,9 @@ func (Discard) PutLockDir(*LockDirRecord) {}
 func (Discard) DropLockDir(uint64)        {}
 func (Discard) PutNumbers(*NumbersRecord) {}
 func (Discard) DropNumbers(uint64)        {}
+func (Discard) PutOwner(uint64, []byte)   {}
+func (Discard) DropOwner(uint64)          {}
+func (Discard) PutOwned(uint64, []byte)   {}
+func (Discard) DropOwned(uint64)          {}
 
 var _ Journal = Discard{}

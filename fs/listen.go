@@ -14,6 +14,7 @@ type listener struct{ f *FS }
 // Took is an event, and a grant.
 func (l listener) Took(h *lockspace.Hold, after *lockspace.Wait) {
 	l.f.meter.took(l.f, h, after)
+	l.f.owners.traced(h)
 	if !l.f.stream.isRead() {
 		return
 	}

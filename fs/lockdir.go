@@ -144,7 +144,7 @@ func (f *FS) lookupLock(in *fuse.InHeader, c controlNode, name string, out *fuse
 		return fuse.ENOENT
 	}
 	d := f.lockDir(lockspace.Key{Dir: c.about.ID, Name: name}, in.Uid)
-	f.enterControl(controlNode{&theLockDir, c.about, d}, out)
+	f.enterControl(controlNode{controlEntry: &theLockDir, about: c.about, lock: d}, out)
 	return fuse.OK
 }
 

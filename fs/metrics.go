@@ -32,7 +32,7 @@ type meter struct {
 }
 
 // vias is how many idioms there are.
-const vias = lockspace.ViaOpen + 1
+const vias = lockspace.ViaOwner + 1
 
 // histogram counts times up to each of its bounds, and in the last place above.
 type histogram struct {

@@ -146,6 +146,9 @@ func (f *FS) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status
 // Mkdir makes a directory, which is a lockspace with its parent's policy, and
 // takes its lock.
 func (f *FS) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	if isControl(in.NodeId) {
+		return f.makeOwner(&in.InHeader, name, out)
+	}
 	at, status := f.freePlaceOf(&in.InHeader, in.NodeId, name)
 	if status != fuse.OK {
 		return status
@@ -162,6 +165,9 @@ func (f *FS) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.E
 
 // Rmdir removes an empty directory, and ends its hold as Unlink does.
 func (f *FS) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	if isControl(in.NodeId) {
+		return f.removeOwner(in, name)
+	}
 	at, status := f.placeOf(in, in.NodeId, name)
 	if status != fuse.OK {
 		return status

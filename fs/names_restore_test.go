@@ -61,7 +61,7 @@ func TestRestoreRefusesNames(t *testing.T) {
 		"shared":             func(h *lockspace.Hold) { h.Mode = lockspace.Shared },
 		"of some bytes":      func(h *lockspace.Hold) { h.Range.Last = 5 },
 		"by flock":           func(h *lockspace.Hold) { h.Via = lockspace.ViaFlock },
-		"by nothing known":   func(h *lockspace.Hold) { h.Via = lockspace.ViaOpen + 1 },
+		"by nothing known":   func(h *lockspace.Hold) { h.Via = lockspace.ViaOwner + 1 },
 		"with an empty name": func(h *lockspace.Hold) { h.Key.Name = "" },
 		"without a place":    func(h *lockspace.Hold) { h.Listed = 0 },
 		"in no directory":    func(h *lockspace.Hold) { h.Key.Dir = 99 },

@@ -44,6 +44,10 @@ const (
 	// 16 to 18 are not fs's.
 	kindPiece   = 19
 	kindNumbers = 20
+	// Those of named owners begin with a byte that says what they are, see
+	// ownerrecord.go.
+	kindOwner = 21
+	kindOwned = 22
 )
 
 // Records is a [Journal] that writes records to a store.

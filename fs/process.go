@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -35,6 +36,9 @@ type Processes interface {
 	Killed(tid uint32) bool
 	// Namespace numbers the pid namespace in which all these numbers are.
 	Namespace() uint64
+	// Signal sends a process a signal, if a user may do that; "may" is as in
+	// kill(2), without capabilities but root's. That it has ended is no error.
+	Signal(p Identity, uid uint32, signal syscall.Signal) error
 	// WaitClass returns which fcntl call a thread is waiting in.
 	WaitClass(tid uint32) lockspace.Class
 	// User returns the name of a user, "" if it has none.

@@ -32,6 +32,7 @@ type Saved struct {
 	workers  uint64
 	lockDirs []LockDirRecord
 	numbers  []NumbersRecord
+	owners   savedOwners
 	counters [counters]uint64
 	pidNS    uint64
 	names    texts
@@ -124,6 +125,8 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 	case kindNumbers:
 		s.numbers = append(s.numbers, NumbersRecord{ID: id, Dir: d.u64(), First: d.u32(), Last: d.u32(), UID: d.u32()})
 		return d.end("numbers", id)
+	case kindOwner, kindOwned:
+		return s.owners.load(kind, id, d)
 	case kindCounter:
 		if id >= counters || len(data) != 8 {
 			return fmt.Errorf("counter %d: %w", id, ErrRecord)
@@ -175,6 +178,9 @@ func restore(o Options, s *Saved) (*FS, error) {
 		return nil, err
 	}
 	if err := f.restoreNumbers(s, files); err != nil {
+		return nil, err
+	}
+	if err := f.owners.restore(&s.owners); err != nil {
 		return nil, err
 	}
 	f.lastHandle = s.counters[counterHandle]
@@ -382,6 +388,7 @@ func TakeUp(o Options, s *Saved) (*FS, error) {
 	for i := range s.numbers {
 		f.journal.PutNumbers(&s.numbers[i])
 	}
+	f.owners.takeUp(elsewhere)
 	if err := f.makeLockspaces(o.Lockspaces); err != nil {
 		return nil, err
 	}
@@ -403,7 +410,7 @@ func (s *Saved) highest(counter int) (n uint64) {
 	for x := range s.files.all() {
 		n = max(n, x.Ino)
 	}
-	return n
+	return max(n, s.owners.highest())
 }
 
 // put adds to m and reports whether k is new.
@@ -414,9 +421,12 @@ func put[K comparable, V any](m map[K]V, k K, v V) bool {
 }
 
 // restoreKey fills in what records of requests leave out: the key, which is
-// that of the node. A hold by name has its own, and no open file. See
-// restoreOpening for who has no open file yet.
+// that of the node. A hold by name has its own, and no open file, and so has one of
+// a named owner. See restoreOpening for who has no open file yet.
 func (f *FS) restoreKey(r *lockspace.Request) error {
+	if r.Via == lockspace.ViaOwner {
+		return f.restoreOwned(r)
+	}
 	if r.ByName {
 		if e := f.entry(r.Key); e == nil || e.File != r.Party.File {
 			return fmt.Errorf("there is no file %d %q in %d: %w", r.Party.File, r.Key.Name, r.Key.Dir, ErrRecord)

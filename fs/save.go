@@ -7,13 +7,15 @@ import (
 )
 
 // Save writes what outlives a clean stop to a store: who may use the mount, all
-// that has a name of its own, what is held by name, the numbers that are reserved,
-// and the graces. A restart must not let in whom an administrator kept out, nor give
-// anybody what another holds, or what is kept from everybody. Within a step.
+// that has a name of its own, what is held by name, the numbers that are reserved, the
+// named owners and what they hold, and the graces. A restart must not let in whom an
+// administrator kept out, nor give anybody what another holds, or what is kept from
+// everybody. Within a step.
 func (f *FS) Save(store Putter) {
 	r := &Records{store: putOnly{store}, reserved: [counters]uint64{math.MaxUint64, math.MaxUint64, math.MaxUint64}}
 	r.PutPidNS(f.procs.Namespace())
 	f.saveDirectory(r, f.nodes.get(rootDir).file, make(map[*file]bool))
+	f.saveOwners(r)
 	f.saveGraces(r)
 }
 
@@ -34,7 +36,7 @@ func (f *FS) saveGraces(r *Records) {
 		until := f.clock.Now().Boot + d.file.Policy.grace
 		f.table.List(d.ID, 0, func(_ uint64, name string) bool {
 			k := lockspace.Key{Dir: d.ID, Name: name}
-			if f.table.Named(k) == nil && !in[k] {
+			if f.table.Named(k) == nil && !f.onlyOwnersHold(k) && !in[k] {
 				last++
 				r.PutGrace(&lockspace.Grace{ID: last, Key: k, Until: until})
 			}

@@ -55,6 +55,9 @@
 // gives the request the number that the open file will have; two opens are
 // strangers to each other, of one process too.
 //
+// A named owner ([ViaOwner]) asks for many locks at once, and gets all of them or
+// none ([Table.TryAll]); it never waits, so it has no part in any deadlock.
+//
 // A wait that is cancelled leaves its place behind for a grace time
 // ([ResumeGrace]): the kernel restarts the call of a process that was stopped
 // and continued, as a new request. An absent wait keeps nobody waiting.

@@ -264,13 +264,14 @@ func TestEndHold(t *testing.T) {
 // is not believed.
 func TestRequestsAreCompleted(t *testing.T) {
 	w := newWorld(t)
-	for i, via := range []Via{ViaExcl, ViaLink, ViaSymlink, ViaMkdir, ViaRename, ViaFlock, ViaOpen} {
+	for i, via := range []Via{ViaExcl, ViaLink, ViaSymlink, ViaMkdir, ViaRename, ViaFlock, ViaOpen, ViaOwner} {
 		key := Key{1, via.String()}
-		r := Request{Key: key, Via: via, Range: Whole, Party: Party{Handle: uint64(i + 1)}, ByName: via == ViaFlock || via == ViaOpen}
+		r := Request{Key: key, Via: via, Range: Whole, Party: Party{Handle: uint64(i + 1)}, ByName: !via.makes()}
 		wantErr(t, key.Name, w.Try(r), nil)
 		for h := range w.table.Holds(key) {
-			made := via != ViaFlock && via != ViaOpen
-			if (h.Mode == Exclusive) != made || h.ByName != (made && via != ViaExcl) || !h.Valid(false) || h.Valid(true) == made {
+			made := via.makes()
+			waits := via == ViaFlock || via == ViaOpen
+			if (h.Mode == Exclusive) != made || h.ByName != (made && via != ViaExcl) || !h.Valid(false) || h.Valid(true) != waits {
 				t.Errorf("%v: %v", via, *h)
 			}
 		}
@@ -286,7 +287,10 @@ func TestRequestsAreCompleted(t *testing.T) {
 		{Via: ViaFcntl, Range: Range{9, 0}},
 		{Via: ViaOpen, Range: Range{0, 9}},
 		{Via: ViaOpen, Range: Whole, ByName: true},
-		{Via: ViaOpen + 1, Mode: Exclusive, Range: Whole},
+		{Via: ViaOwner, Range: Whole},
+		{Via: ViaOwner, Range: Range{0, 9}, Party: Party{Handle: 1}},
+		{Via: ViaOwner, Range: Whole, Party: Party{Handle: 1}, ByName: true},
+		{Via: ViaOwner + 1, Mode: Exclusive, Range: Whole, Party: Party{Handle: 1}},
 		{Via: ViaFlock, Mode: Exclusive + 1, Range: Whole},
 	} {
 		if r.Valid(false) || r.Valid(true) {

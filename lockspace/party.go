@@ -22,7 +22,9 @@ func (t *Table) conflicts(a *Request, aSince Instant, b *Request) (yes, known bo
 //     that takes both kinds on its own file does not block itself;
 //   - one that made the name without an open file (link, symlink, mkdir,
 //     rename) and any other: the same process, for the same reason. It has no
-//     open file through which its process could come to its own name.
+//     open file through which its process could come to its own name;
+//   - a named owner is of one party with itself alone. Its process does what it
+//     does for somebody else, who has set it up.
 //
 // The process behind a is the one that took it while that lives, else the one
 // that opened the file. A number alone does not make two processes one:
@@ -34,6 +36,8 @@ func (t *Table) sameParty(a *Request, aSince Instant, b *Request) (same, known b
 		return sameOwner(&a.Party, &b.Party), true
 	case a.Party.Handle == b.Party.Handle && a.Party.Handle != 0:
 		return true, true
+	case a.Via == ViaOwner || b.Via == ViaOwner:
+		return false, true
 	case a.Via != ViaFcntl && b.Via != ViaFcntl && !a.nobodysFile():
 		return false, true
 	}

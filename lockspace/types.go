@@ -40,10 +40,11 @@ const (
 	ViaMkdir              // mkdir(2), likewise
 	ViaRename             // renameat2(2) with RENAME_NOREPLACE, likewise
 	ViaOpen               // open(2) itself, in a lockspace where it takes the lock
+	ViaOwner              // a named owner, with [Table.TryAll]
 )
 
 // String returns the word that holder records show: "excl", "flock", "fcntl",
-// "link", "symlink", "mkdir", "rename", "open".
+// "link", "symlink", "mkdir", "rename", "open", "owner".
 func (v Via) String() string {
 	switch v {
 	case ViaExcl:
@@ -62,6 +63,8 @@ func (v Via) String() string {
 		return "rename"
 	case ViaOpen:
 		return "open"
+	case ViaOwner:
+		return "owner"
 	}
 	return fmt.Sprintf("via(%d)", uint8(v))
 }
@@ -100,7 +103,8 @@ func (i Instant) Time() time.Time { return time.Unix(0, i.Wall) }
 // Party is one who asks for locks.
 type Party struct {
 	// Handle is the open file description through which the call came. Never
-	// reused. 0: none, for a name that was made without opening a file.
+	// reused. 0: none, for a name that was made without opening a file. Of a named
+	// owner it is the owner's number, which no open file has.
 	Handle uint64
 	// File is the node that Handle is open on: what POSIX means by "that
 	// file" when any close of it gives a process's fcntl locks back.
@@ -143,10 +147,12 @@ type Request struct {
 // who reads records that may be damaged.
 func (r *Request) Valid(waits bool) bool {
 	switch {
-	case r.Via > ViaOpen || r.Mode > Exclusive || !r.Range.Valid():
+	case r.Via > ViaOwner || r.Mode > Exclusive || !r.Range.Valid():
 		return false
 	case r.Via.makes():
 		return !waits && r.Mode == Exclusive && r.Range == Whole && (r.ByName || r.Via == ViaExcl)
+	case r.Via == ViaOwner && (waits || r.Party.Handle == 0):
+		return false
 	}
 	return !r.ByName && (r.Via == ViaFcntl || r.Range == Whole)
 }

@@ -26,10 +26,13 @@ func init() {
 
 // clientMain is the main function of client processes: without arguments they
 // serve requests; "take PATH" is a program like those that [process] starts,
-// written in Go.
+// written in Go, and "owners" what uses the packages of named owners.
 func clientMain(args []string) int {
 	if len(args) == 2 && args[0] == "take" {
 		return takeAndHold(args[1])
+	}
+	if len(args) > 1 && args[0] == "owners" {
+		return ownersMain(args[1:])
 	}
 	serveClient(os.Stdin, os.Stdout)
 	return 0

@@ -161,8 +161,7 @@ func TestEveryStepOfAMirroredLock(t *testing.T) {
 	m, p := crashMount(t, "--backing", t.TempDir())
 	m.Deadline(5 * answerLimit)
 	deaths := 0
-	for number := range mirrorKinds {
-		k := &mirrorKinds[number]
+	for number, k := range slices.Concat(mirrorKinds, ownerMirrorKinds) {
 		t.Run(k.name, func(t *testing.T) {
 			s := newScene(t, m, p)
 			met := map[string]bool{}

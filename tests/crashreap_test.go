@@ -27,6 +27,7 @@ var ends = []struct {
 			p.awaitExit(t)
 		}
 	}},
+	{"an owner's process dies", "lease=0,grace=0", ownersProcessDies},
 	{"a lease runs out", "lease=800ms,grace=0", func(t *testing.T, m *Mount, path string) func() {
 		c := newClient(t)
 		wantErr(t, "close", c.Close(c.Open(path, takeFlags)), nil)

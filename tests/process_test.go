@@ -224,6 +224,12 @@ func runScript(t testing.TB, m *Mount, shell, script string, opts []clientOption
 // run runs a program to its end.
 func run(t testing.TB, opts []clientOption, argv ...string) (stdout, stderr string, exit int) {
 	t.Helper()
+	return runFor(t, scriptLimit, opts, argv...)
+}
+
+// runFor is run for a program that may take longer.
+func runFor(t testing.TB, limit time.Duration, opts []clientOption, argv ...string) (stdout, stderr string, exit int) {
+	t.Helper()
 	cmd := command(opts, argv...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -234,10 +240,10 @@ func run(t testing.TB, opts []clientOption, argv ...string) (stdout, stderr stri
 	go func() { cmd.Wait(); close(done) }()
 	select {
 	case <-done:
-	case <-time.After(scriptLimit):
+	case <-time.After(limit):
 		what := threads(cmd.Process.Pid)
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		t.Fatalf("%q has not ended within %v; its threads:\n%s", argv, scriptLimit, what)
+		t.Fatalf("%q has not ended within %v; its threads:\n%s", argv, limit, what)
 	}
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/lockfs/lockfs/state"
 )
 
-// Kinds of records that are neither fs's nor the table's: 1 to 15, 19 and 20
+// Kinds of records that are neither fs's nor the table's: 1 to 15, and from 19 on,
 // are fs's.
 const (
 	kindInit   = 16 // the connection's first request, number 0

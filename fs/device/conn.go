@@ -24,6 +24,13 @@ const Root = uint64(1) << 63
 // but BATCH_FORGET, which the kernel makes as long as the buffer, fits a page.
 const MaxWrite = 4096
 
+// writePages is in how many pages of its caller's memory the bytes of one WRITE can
+// be. The kernel cuts a write(2) where these end. Two pages have MaxWrite bytes wherever
+// they begin, and four those of a writev(2) of two buffers, as musl's stdio makes them:
+// so what a program writes at once, and is not longer, comes at once. What is written
+// to control files depends on it.
+const writePages = 4
+
 // MaxBackground is how many releases the kernel may have on the way. Further
 // ones are overtaken by what came later, so it is the highest number there is.
 // For mounts by ordinary users the kernel lowers it to the fuse module's
@@ -350,6 +357,7 @@ func (c *Conn) Dispatch(slot Slot) {
 			must = true
 		} else if h.opcode == opInit {
 			c.ledger.SaveInit(in)
+			putMaxPages(c.out, writePages)
 		}
 	}
 	c.endStep(slot, must, h.opcode)

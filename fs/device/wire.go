@@ -50,6 +50,16 @@ const (
 
 var native = binary.NativeEndian
 
+// putMaxPages has the answer to INIT, if it is one, allow requests of so many pages.
+// (go-fuse allows as many as MaxWrite bytes take that begin with a page.) The kernel
+// does as it says if both of them know of the number, which the flags tell.
+func putMaxPages(answer []byte, pages uint16) {
+	const maxPages = headerOutSize + 28
+	if replyStatus(answer) == 0 && native.Uint32(answer) >= maxPages+2 {
+		native.PutUint16(answer[maxPages:], pages)
+	}
+}
+
 // mustDecide reports whether it has to be written down that a request was
 // decided, even if it changed nothing: one that failed might succeed if it was
 // carried out again, with nobody to know of it. (Others, whose outcome depends on
