@@ -34,7 +34,10 @@ type look struct {
 	name *name
 	file *file
 	path string
-	why  error // the lock is lost
+	// held: something is locked, and changes is the file's count.
+	held    bool
+	changes uint64
+	why     error // the lock is lost
 }
 
 func (m *Mirror) watch() {
@@ -72,7 +75,10 @@ func (m *Mirror) looks() []look {
 		}
 		if path, err := m.pathOf(n); err == nil {
 			n.file.pins++
-			out = append(out, look{name: n, file: n.file, path: path})
+			out = append(out, look{
+				name: n, file: n.file, path: path,
+				held: len(n.file.have) > 0 && !n.file.more, changes: n.file.changes,
+			})
 		}
 	}
 	return out
@@ -90,6 +96,8 @@ func (l *look) do(m *Mirror) {
 		l.why = err
 	case err == nil && !same:
 		l.why = ErrReplaced
+	case err == nil && l.held && m.isGone(l):
+		l.why = ErrGone
 	}
 }
 
@@ -101,7 +109,7 @@ func (m *Mirror) looked(looks []look) {
 		if f.more || len(f.have) == 0 {
 			m.touch(f)
 		}
-		if l.why == nil || n.file != f || l.path != n.path {
+		if l.why == nil || n.file != f || l.path != n.path || l.why == ErrGone && (l.changes != f.changes || !l.held) {
 			continue
 		}
 		if len(n.want) > 0 {
