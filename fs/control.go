@@ -53,6 +53,7 @@ const (
 
 	controlEvents  = 20
 	controlMetrics = 21
+	controlPublish = 48
 )
 
 // controlEntry is a name in control directories.

@@ -39,6 +39,7 @@ const (
 // are made in it. The zero Policy is the default.
 type Policy struct {
 	hold, read, reap uint8
+	publish          uint8
 	lease, grace     time.Duration
 	// leaseFrom is since when the lease is what it is, on the clock of
 	// [lockspace.Instant.Boot]: what is held then has a whole one.
@@ -86,6 +87,11 @@ var policyKeys = []policyKey{
 		name: "grace", control: controlGrace,
 		get: func(p *Policy) string { return formatSpan(p.grace) },
 		set: func(p *Policy, value string) error { return setSpan(&p.grace, value) },
+	},
+	{
+		name: "publish", control: controlPublish,
+		get: func(p *Policy) string { return publishNames[p.publish] },
+		set: func(p *Policy, value string) error { return choose(&p.publish, publishNames[:], value) },
 	},
 }
 

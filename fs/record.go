@@ -149,30 +149,38 @@ func (o *oneLook) User(uid uint32) string {
 func formatRecord(procs Processes, holds []*lockspace.Hold, waiting int) []byte {
 	b := []byte{}
 	for i, h := range holds {
-		p, info := findHolder(procs, h)
 		if i > 0 {
 			b = append(b, '\n')
 		}
-		for _, field := range []struct {
-			key   string
-			value any
-		}{
-			{"pid", p.Pid},
-			{"uid", p.UID},
-			{"user", escape(procs.User(p.UID))},
-			{"comm", escape(info.Comm)},
-			{"host", escape(procs.Host())},
-			{"cgroup", escape(info.Cgroup)},
-			{"mode", h.Mode},
-			{"via", h.Via},
-			{"since", h.Since.Time().Format(time.RFC3339Nano)},
-			{"token", h.Token},
-			{"waiting", waiting},
-		} {
-			b = fmt.Appendf(b, "%s=%v\n", field.key, field.value)
+		for _, f := range holderFields(procs, h) {
+			b = fmt.Appendf(b, "%s=%v\n", f.key, f.value)
 		}
+		b = fmt.Appendf(b, "waiting=%d\n", waiting)
 	}
 	return b
+}
+
+// recordField is a line of a record.
+type recordField struct {
+	key   string
+	value any
+}
+
+// holderFields returns the lines about a hold, whoever waits.
+func holderFields(procs Processes, h *lockspace.Hold) []recordField {
+	p, info := findHolder(procs, h)
+	return []recordField{
+		{"pid", p.Pid},
+		{"uid", p.UID},
+		{"user", escape(procs.User(p.UID))},
+		{"comm", escape(info.Comm)},
+		{"host", escape(procs.Host())},
+		{"cgroup", escape(info.Cgroup)},
+		{"mode", h.Mode},
+		{"via", h.Via},
+		{"since", h.Since.Time().Format(time.RFC3339Nano)},
+		{"token", h.Token},
+	}
 }
 
 // escape writes a value so that it stays on its line: control characters and

@@ -17,7 +17,8 @@ file; hold=name: as long as its name; hold=open: every open takes the lock
 read=record, pid: what a held lock with an empty body reads as
 reap=pid, creator, none: whose death ends a hold by name
 lease=TIME: a hold ends unless it is renewed in this time (0: never)
-grace=TIME: after an abnormal end nobody gets the lock for this long`
+grace=TIME: after an abnormal end nobody gets the lock for this long
+publish=auto, yes, no: whether who holds a lock is written into its backing file`
 
 // policy is the settings of the root and of the lockspaces, as they were given.
 type policy struct {

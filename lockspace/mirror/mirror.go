@@ -112,9 +112,9 @@ type file struct {
 	// settled is the step in which its holds were others last. publication is what is
 	// written about them, nil if nothing is. young: it is in young, where it was seen
 	// settled as in seen. strange: it may not be written to.
-	settled, seen  uint64
+	settled, seen uint64
 	// changes counts the calls that changed what is locked of it.
-	changes uint64
+	changes        uint64
 	publication    *publication
 	young, strange bool
 

@@ -34,20 +34,21 @@ func isRemote(fd int) bool {
 	return false
 }
 
-// isGone reports whether nothing is locked any more of a file that was when l was
-// made. Servers give the locks of a client back that they lose sight of; and if the
+// isGone reports whether what was locked of a file when l was made is not any more.
+// Servers give the locks of a client back that they lose sight of; and if the
 // client finds its server again before anybody has asked for anything, it may go on
-// as if nothing had happened. Another open file of the same host sees what the
-// server knows.
+// as if nothing had happened. Then somebody else may have the lock, or, as another
+// open file of this host sees, nobody.
 func (m *Mirror) isGone(l *look) bool {
-	if !m.config.Backing.remote {
-		return false
+	held := l.held[0]
+	if _, found, err := getlk(m.fcntl, l.file.fd, held.Mode, held.Range); err != nil || found {
+		return err == nil || broken(err)
 	}
 	fd, err := m.config.Backing.openSide(l.path, l.file.inode)
 	if err != nil {
 		return false // the next look will tell
 	}
 	defer unix.Close(fd)
-	_, found, err := getlk(m.fcntl, fd, lockspace.Exclusive, lockspace.Whole)
+	_, found, err := getlk(m.fcntl, fd, lockspace.Exclusive, held.Range)
 	return err == nil && !found
 }
