@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -220,4 +221,23 @@ func findHolder(procs Processes, h *lockspace.Hold) (lockspace.Process, ProcessI
 		return opener, info
 	}
 	return opener, ProcessInfo{}
+}
+
+// unescape is the reverse of escape.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if c := s[i:]; len(c) >= 4 && c[0] == '\\' {
+			if n, err := strconv.ParseUint(c[1:4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
 }

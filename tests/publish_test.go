@@ -96,6 +96,70 @@ func TestMountsShowEachOthersHolders(t *testing.T) {
 	}
 }
 
+// Lists tell of holders outside of the mount too, in directories below as well: of
+// those of another mount all but the token, of others what the kernel tells.
+func TestListsTellOfHoldersOutside(t *testing.T) {
+	a, b := twoMounts(t)
+	holder, stranger, reader := newClient(t), newClient(t), newClient(t)
+	for _, m := range []*Mount{a.Mount, b} {
+		wantErr(t, "mkdir", holder.Name("mkdir", 0o755, m.Path("dir")), nil)
+	}
+	wantErr(t, "mkdir", holder.Name("mkdir", 0o700, b.Path("dir/secret")), nil)
+	wantErr(t, "mkdir", holder.Name("mkdir", 0o700, a.Path("dir/secret")), nil)
+	wantErr(t, "close of what makes the file", holder.Close(holder.Open(a.Path("dir/secret/s"), takeFlags)), nil)
+	holder.Open(a.Path("x"), takeFlags)
+	fd := holder.Open(a.Path("dir/y"), openFlags)
+	wantErr(t, "fcntl", holder.Fcntl(fd, unix.F_SETLK, wr(0, 10)), nil)
+	file := stranger.Open(a.Behind("z"), unix.O_RDWR|unix.O_CREAT)
+	wantErr(t, "the stranger's lock", stranger.Fcntl(file, unix.F_SETLK, rd(5, 5)), nil)
+	file = stranger.Open(a.Behind("dir/secret/s"), unix.O_RDWR|unix.O_CREAT)
+	wantErr(t, "the stranger's lock", stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)), nil)
+	awaitPublished(t, a.Behind("x"))
+	awaitPublished(t, a.Behind("dir/y"))
+	host, _ := os.Hostname()
+	field := func(m *Mount, name string) string {
+		text, err := reader.ReadAll(m.Path(name))
+		wantErr(t, "reading "+name, err, nil)
+		return parseRecords(t, text)[0]["since"]
+	}
+	lines := []string{
+		fmt.Sprintf("dir/y exclusive 0-9 held %d 0 client fcntl %s - %s\n", holder.Pid(), field(a.Mount, "dir/y"), host),
+		fmt.Sprintf("x exclusive 0-end held %d 0 client excl %s - %s\n", holder.Pid(), field(a.Mount, "x"), host),
+		fmt.Sprintf("z shared 5-9 held %d - client fcntl - - -\n", stranger.Pid()),
+	}
+	secret := fmt.Sprintf("dir/secret/s exclusive 0-end held %d - client fcntl - - -\n", stranger.Pid())
+	wantOutside := func(c *Client, want string) {
+		t.Helper()
+		text, err := c.ReadAll(b.Path(".lockfs/locks"))
+		got := ""
+		for line := range strings.Lines(text) { // those of the mount itself are its directories
+			if len(strings.Fields(line)) > 10 {
+				got += line
+			}
+		}
+		if err != nil || got != want {
+			t.Errorf("%v\n%s, want\n%s", err, got, want)
+		}
+	}
+	wantOutside(reader, secret+strings.Join(lines, ""))
+	wantOutside(newClient(t, asUser(1234, 1234)), strings.Join(lines, ""))
+	text, err := reader.ReadAll(b.Path(".lockfs/locks.json"))
+	wantErr(t, "locks.json", err, nil)
+	for _, part := range []string{
+		fmt.Sprintf(`"path":"x","mode":"exclusive","first":0,"last":null,"state":"held","pid":%d,"uid":0,"comm":"client","via":"excl","since":"%s","token":null,"host":"%s"}`,
+			holder.Pid(), field(a.Mount, "x"), host),
+		fmt.Sprintf(`"path":"z","mode":"shared","first":5,"last":9,"state":"held","pid":%d,"uid":null,"comm":"client","via":"fcntl","since":null,"token":null,"host":""}`, stranger.Pid()),
+	} {
+		if !strings.Contains(text, part) {
+			t.Errorf("there is no %s in\n%s", part, text)
+		}
+	}
+	// On the mount itself they are what they always are.
+	if text, err := reader.ReadAll(a.Path(".lockfs/locks")); err != nil || strings.Contains(text, host) || strings.Count(text, "\nx ") != 1 {
+		t.Errorf("%v\n%s", err, text)
+	}
+}
+
 // What changes hands without being free in between is published anew, and what is
 // shared by then is not.
 func TestWhatIsPublishedIsOfWhoHoldsIt(t *testing.T) {

@@ -21,6 +21,11 @@ const maxListed = 10_000
 // it. A missing directory has none. It takes as long as the directory is large: not
 // for steps.
 func (b *Backing) Locked(dir string) ([]string, error) {
+	return b.LockedBut(dir, func(string) bool { return false })
+}
+
+// LockedBut is Locked without names that are not to be looked at.
+func (b *Backing) LockedBut(dir string, skip func(name string) bool) ([]string, error) {
 	locked, err := lockedInodes()
 	if err != nil || len(locked) == 0 && !b.remote {
 		return nil, err
@@ -52,7 +57,7 @@ func (b *Backing) Locked(dir string) ([]string, error) {
 		if n == 0 {
 			break
 		}
-		names = b.appendLocked(names, dir, buf[:n], locked)
+		names = b.appendLocked(names, dir, buf[:n], locked, skip)
 		if len(names) >= maxListed {
 			break
 		}
@@ -64,9 +69,12 @@ func (b *Backing) Locked(dir string) ([]string, error) {
 // appendLocked adds the names among the entries of a directory whose files are
 // locked: the inode's number, or that something is published, says that they may be,
 // fcntl(2) that they are.
-func (b *Backing) appendLocked(names []string, dir string, entries []byte, locked map[uint64]bool) []string {
+func (b *Backing) appendLocked(names []string, dir string, entries []byte, locked map[uint64]bool, skip func(string) bool) []string {
 	_, _, all := unix.ParseDirent(entries, -1, nil)
 	for _, name := range all {
+		if skip(name) {
+			continue
+		}
 		path := name
 		if dir != "." {
 			path = dir + "/" + name
