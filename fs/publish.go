@@ -28,11 +28,29 @@ func (f *FS) publishes(dir uint64) bool {
 	if !f.mirrors(dir) {
 		return false
 	}
-	switch d := f.nodes.dir(dir); d.file.Policy.publish {
+	switch f.nodes.dir(dir).file.Policy.publish {
 	case publishAuto:
-		return d.file.isShown()
-	default:
-		return d.file.Policy.publish == publishYes
+		return f.isShownToAll(dir)
+	case publishYes:
+		return true
+	}
+	return false
+}
+
+// isShownToAll reports whether everybody may see what locks there are in a
+// directory, and come to it.
+func (f *FS) isShownToAll(dir uint64) bool {
+	for {
+		d := f.nodes.dir(dir)
+		switch {
+		case d == nil || !d.file.isShown():
+			return false
+		case dir == rootDir:
+			return true
+		case len(d.file.entries) == 0: // it has been removed
+			return false
+		}
+		dir = d.file.entries[0].Dir
 	}
 }
 

@@ -143,8 +143,18 @@ func TestClusterBrickDies(t *testing.T) {
 			events := holder.Open(m[0].Path(".lockfs/events"), unix.O_RDONLY|unix.O_NONBLOCK)
 			fd := holder.Open(m[0].Path("x"), takeFlags)
 			g.killBrick()
-			g.startBrick()
-			wantLost(t, holder, fd, events)
+			if strict == "on" { // and it stays away until that is noticed
+				wantLost(t, holder, fd, events)
+				for i, c := range []*Client{holder, next} {
+					if _, err := c.TryOpen(m[i].Path("y"), takeFlags); err == nil {
+						t.Errorf("mount %d grants a lock that cannot be mirrored", i)
+					}
+				}
+				g.startBrick()
+			} else {
+				g.startBrick()
+				wantLost(t, holder, fd, events)
+			}
 			var other int
 			eventually(t, 2*answerLimit, func() bool {
 				var err error

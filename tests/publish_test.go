@@ -315,6 +315,26 @@ func TestForgedTexts(t *testing.T) {
 	}
 }
 
+// What a holder chooses about himself is his, on other mounts too.
+func TestAHolderCannotForgeWhatIsPublished(t *testing.T) {
+	a, b := twoMounts(t)
+	p := startProcess(t, nil, "/usr/bin/python3", "-c", `
+import os, sys
+open("/proc/self/comm", "w").write("a\nuid=0\n\npid=1")
+fd = os.open(sys.argv[1], os.O_CREAT | os.O_EXCL | os.O_RDWR)
+print("held", flush=True)
+sys.stdin.read()
+`, a.Path("x"))
+	p.Held(t)
+	awaitPublished(t, a.Behind("x"))
+	wantSeenAs(t, newClient(t), b.Path("x"), a.Path("x"))
+	locks, exit := sh(t, b, "cat .lockfs/locks")
+	if f := strings.Fields(locks); exit != 0 || len(f) != 11 || f[4] != fmt.Sprint(p.Pid()) || f[6] != `a\012uid=0\012\012pid=1` {
+		t.Errorf("locks is %q", locks)
+	}
+	p.Release(t)
+}
+
 // A worker that dies leaves nothing untrue behind: what is held is published by the
 // next one, and what is not is cleared.
 func TestPublishedOverWorkersDeaths(t *testing.T) {
@@ -346,7 +366,7 @@ func TestPublishPolicy(t *testing.T) {
 	if out, exit := sh(t, a.Mount, "cat .lockfs/policy/publish */.lockfs/policy/publish"); exit != 0 || out != "auto\nyes\nno\n" {
 		t.Errorf("%q, exit code %d", out, exit)
 	}
-	if _, exit := sh(t, a.Mount, "mkdir -m 700 secret loud/secret && ! echo maybe >quiet/.lockfs/policy/publish"); exit != 0 {
+	if _, exit := sh(t, a.Mount, "mkdir -m 700 secret loud/secret && mkdir -m 755 secret/open && ! echo maybe >quiet/.lockfs/policy/publish"); exit != 0 {
 		t.Errorf("exit code %d", exit)
 	}
 	for _, dir := range []string{"loud", "loud/secret"} {
@@ -354,7 +374,7 @@ func TestPublishPolicy(t *testing.T) {
 		awaitPublished(t, a.Behind(dir+"/x"))
 	}
 	// Who may not see it on the mount may not see it behind.
-	for _, dir := range []string{"quiet", "secret"} {
+	for _, dir := range []string{"quiet", "secret", "secret/open"} {
 		holder.Open(a.Path(dir+"/x"), takeFlags)
 		time.Sleep(100 * time.Millisecond)
 		if got := behind(t, a.Behind(dir+"/x")); got != "" {
