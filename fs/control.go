@@ -74,6 +74,7 @@ const (
 	controlOwnerCtl   = 34
 	controlConflicts  = 35
 	controlOnFailure  = 36
+	controlPublish    = 48
 )
 
 // controlEntry is a name in control directories.
@@ -111,8 +112,8 @@ var controlEntries = append([]controlEntry{
 	{number: controlMetrics, in: controlDir, name: "metrics", rootOnly: true, gathered: metricsOf},
 	{number: controlHealth, in: controlDir, name: "health", rootOnly: true, content: (*FS).health},
 	{number: controlPolicy, in: controlDir, name: "policy"},
-	{number: controlLocks, in: controlDir, name: "locks", gathered: listOf(formatLocks)},
-	{number: controlJSON, in: controlDir, name: "locks.json", rootOnly: true, gathered: listOf(formatJSON)},
+	{number: controlLocks, in: controlDir, name: "locks", gathered: listOfAll(formatLocks)},
+	{number: controlJSON, in: controlDir, name: "locks.json", rootOnly: true, gathered: listOfAll(formatJSON)},
 	{number: controlWaits, in: controlDir, name: "waits.dot", rootOnly: true, gathered: listOf(formatWaits)},
 	{number: controlLock, in: controlDir, name: "lock"},
 }, slices.Concat(lockEntries, numberedEntries, policyEntries(), ownerEntries())...)

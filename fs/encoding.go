@@ -147,11 +147,12 @@ func (d *decoder) instant() lockspace.Instant {
 }
 
 func (d *decoder) policy() Policy {
+	hold, read := d.limited(holdValues-1), d.limited(0xff)
 	p := Policy{
-		hold: d.limited(holdValues - 1), read: d.limited(readValues - 1), reap: d.limited(reapValues - 1),
+		hold: hold, read: read & 0xf, publish: read >> 4, reap: d.limited(reapValues - 1),
 		lease: time.Duration(d.u64()), grace: time.Duration(d.u64()), leaseFrom: time.Duration(d.u64()),
 	}
-	if p.lease < 0 || p.grace < 0 || p.leaseFrom < 0 {
+	if p.read >= readValues || p.publish >= publishValues || p.lease < 0 || p.grace < 0 || p.leaseFrom < 0 {
 		d.damaged()
 	}
 	return p

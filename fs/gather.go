@@ -33,6 +33,17 @@ const (
 	gatherPause  = 50 * time.Microsecond
 )
 
+// listOfAll is listOf with those outside of the mount too.
+func listOfAll(format func(*seenLocks) []byte) func(*FS, uint64, uint32) []byte {
+	return func(f *FS, about uint64, uid uint32) []byte {
+		var s *lockspace.Snapshot
+		f.dev.Do(func() { s = f.table.Snapshot() })
+		seen := f.gather(s, about, uid)
+		f.gatherOutside(seen, about, uid)
+		return format(seen)
+	}
+}
+
 // gatherKey says for whom something is gathered: for readers of a control node
 // who are one user.
 type gatherKey struct {
@@ -95,6 +106,10 @@ type seenLock struct {
 	// waits, if it lives; else its pid is 0.
 	opener     lockspace.Process
 	openerComm string
+	// outside: it is a hold outside of the mount, see gatheroutside.go. named: it is
+	// known of it what another daemon has published, on host.
+	outside, named bool
+	host           string
 }
 
 // gather gathers a snapshot, of the locks in a directory and below that a user

@@ -8,7 +8,6 @@ import (
 
 	"github.com/lockfs/lockfs/fs/device"
 	"github.com/lockfs/lockfs/lockspace"
-	"github.com/lockfs/lockfs/lockspace/mirror"
 )
 
 // The files in a directory lock/NAME. Their formats are contracts. Each is of the
@@ -44,7 +43,7 @@ type lockSeen struct {
 	holds []*lockspace.Hold
 	waits []lockspace.Wait
 	// stranger holds it outside of the mount, nil if nobody does.
-	stranger *mirror.Foreign
+	stranger *outsider
 }
 
 // lookUpLock sends the READ of a file in lock/NAME on a detour to what is in it. It

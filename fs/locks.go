@@ -23,16 +23,22 @@ const (
 )
 
 func (l *seenLock) state() string {
-	if l.token == 0 {
+	if l.token == 0 && !l.outside {
 		return stateWaiting
 	}
 	return stateHeld
 }
 
+// isAnonymous reports whether it is not known who holds it, outside of the mount, but
+// perhaps his pid.
+func (l *seenLock) isAnonymous() bool { return l.outside && !l.named }
+
 // formatLocks writes the control file locks: a line for each hold and each
 // wait, in the order of [seenLocks], of ten fields with one space between them:
 // path, mode, range, state, pid, uid, comm, via, since, token. There is no token
-// for who waits, and may be no comm: "-". Bytes of path and comm that would not
+// for who waits, and may be no comm: "-". Who holds it outside of the mount has no
+// token, if nothing is published about him no uid and since either, and an eleventh
+// field, the host. Bytes of path and comm that would not
 // stay in their field are written as in /proc/mounts, as three octal digits
 // behind a backslash; all others as they are, UTF-8 or not.
 func formatLocks(seen *seenLocks) []byte {
@@ -44,14 +50,25 @@ func formatLocks(seen *seenLocks) []byte {
 		b = append(append(b, l.request.Range.String()...), ' ')
 		b = append(append(b, l.state()...), ' ')
 		b = append(strconv.AppendUint(b, uint64(l.who.Pid), 10), ' ')
-		b = append(strconv.AppendUint(b, uint64(l.who.UID), 10), ' ')
+		if l.isAnonymous() {
+			b = append(b, "- "...)
+		} else {
+			b = append(strconv.AppendUint(b, uint64(l.who.UID), 10), ' ')
+		}
 		b = append(appendField(b, l.comm), ' ')
 		b = append(append(b, l.request.Via.String()...), ' ')
-		b = append(l.since.Time().AppendFormat(b, time.RFC3339Nano), ' ')
+		if l.isAnonymous() {
+			b = append(b, "- "...)
+		} else {
+			b = append(l.since.Time().AppendFormat(b, time.RFC3339Nano), ' ')
+		}
 		if l.token == 0 {
 			b = append(b, '-')
 		} else {
 			b = strconv.AppendUint(b, l.token, 10)
+		}
+		if l.outside {
+			b = appendField(append(b, ' '), l.host)
 		}
 		b = append(b, '\n')
 	}
@@ -87,16 +104,19 @@ type jsonLock struct {
 	Mode       string `json:"mode"`
 	First      uint64 `json:"first"`
 	// Last is the last byte of the range, null if it goes to the end.
-	Last       *uint64 `json:"last"`
-	State      string  `json:"state"`
-	Pid        uint32  `json:"pid"`
-	UID        uint32  `json:"uid"`
+	Last  *uint64 `json:"last"`
+	State string  `json:"state"`
+	Pid   uint32  `json:"pid"`
+	// UID and Since are null for who holds it outside of the mount, if they are not
+	// known.
+	UID        *uint32 `json:"uid"`
 	Comm       string  `json:"comm"`
 	CommBase64 string  `json:"comm_base64,omitempty"`
 	Via        string  `json:"via"`
-	Since      string  `json:"since"`
-	// Token is null for who waits.
+	Since      *string `json:"since"`
+	// Token is null for who waits, and outside of the mount, where there is a host.
 	Token *uint64 `json:"token"`
+	Host  *string `json:"host,omitempty"`
 }
 
 // formatJSON writes the control file locks.json: the time of the moment that it
@@ -127,8 +147,15 @@ func formatJSON(seen *seenLocks) []byte {
 func (l *seenLock) json() jsonLock {
 	r := l.request.Range
 	j := jsonLock{
-		Mode: l.request.Mode.String(), First: r.First, State: l.state(), Pid: l.who.Pid, UID: l.who.UID,
-		Via: l.request.Via.String(), Since: l.since.Time().Format(time.RFC3339Nano),
+		Mode: l.request.Mode.String(), First: r.First, State: l.state(), Pid: l.who.Pid,
+		Via: l.request.Via.String(),
+	}
+	if !l.isAnonymous() {
+		since := l.since.Time().Format(time.RFC3339Nano)
+		j.UID, j.Since = &l.who.UID, &since
+	}
+	if l.outside {
+		j.Host = &l.host
 	}
 	j.Path, j.PathBase64 = jsonText(l.path)
 	j.Comm, j.CommBase64 = jsonText(l.comm)

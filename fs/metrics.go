@@ -142,6 +142,10 @@ func (f *FS) writeMetrics(w *metricWriter) {
 		w.value("lockfs_mirror_awaited", "", uint64(s.Awaited+s.Polled))
 		w.family("lockfs_mirror_lost", "counter", "", "Locks whose mirror was lost, and their holds with it.")
 		w.value("lockfs_mirror_lost_total", "", s.Lost)
+		w.family("lockfs_mirror_published", "counter", "", "How often it was written into a backing file who holds its lock.")
+		w.value("lockfs_mirror_published_total", "", s.Published)
+		w.family("lockfs_mirror_unpublished", "counter", "", "How often that, or to clear it, failed.")
+		w.value("lockfs_mirror_unpublished_total", "", s.Unpublished)
 	}
 	w.family("lockfs_event_readers", "gauge", "", "Open streams of events.")
 	w.value("lockfs_event_readers", "", uint64(len(f.stream.readers)))

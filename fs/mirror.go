@@ -49,6 +49,8 @@ func (f *FS) beginMirror(b *Backing) {
 		Reconsider: f.table.Reconsider,
 		Path:       f.outsidePath,
 		Lost:       f.mirrorLost,
+		Publish:    f.publishesLock,
+		Text:       f.textOf,
 	})
 	for _, x := range b.Inherited {
 		if err := f.mirror.Inherit(x.ID, x.Label, x.FD); err != nil {

@@ -144,32 +144,6 @@ func cleanPath(p string) (string, error) {
 	return path.Clean(p), nil
 }
 
-var errEscape = errors.New(`a backslash without three octal digits from \001 to \377`)
-
-// unescape undoes appendField, but for a lone "-".
-func unescape(word string) (string, error) {
-	if !strings.Contains(word, `\`) {
-		return word, nil
-	}
-	var b strings.Builder
-	for i := 0; i < len(word); i++ {
-		if word[i] != '\\' {
-			b.WriteByte(word[i])
-			continue
-		}
-		if len(word) < i+4 {
-			return "", errEscape
-		}
-		c, err := strconv.ParseUint(word[i+1:i+4], 8, 8)
-		if err != nil || c == 0 {
-			return "", errEscape
-		}
-		b.WriteByte(byte(c))
-		i += 3
-	}
-	return b.String(), nil
-}
-
 // line returns it as it is read, without a newline.
 func (r *ResourceRecord) line() string {
 	b := r.appendWhat(nil)

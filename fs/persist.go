@@ -115,7 +115,7 @@ func (r *Records) PutFile(x *FileRecord) {
 	e.text(x.Target)
 	if p := &x.Policy; x.Kind == directory {
 		e.byte(p.hold)
-		e.byte(p.read)
+		e.byte(p.read | p.publish<<4) // which there was not always
 		e.byte(p.reap)
 		e.u64(uint64(p.lease))
 		e.u64(uint64(p.grace))

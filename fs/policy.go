@@ -39,6 +39,7 @@ const (
 // are made in it. The zero Policy is the default.
 type Policy struct {
 	hold, read, reap uint8
+	publish          uint8
 	lease, grace     time.Duration
 	// ids is how many numbered locks there are: 0 to maxIDs, or unlimitedIDs.
 	ids uint64
@@ -93,6 +94,11 @@ var policyKeys = []policyKey{
 		name: "ids", control: controlIDCount,
 		get: func(p *Policy) string { return formatIDs(p.ids) },
 		set: func(p *Policy, value string) error { return setIDs(&p.ids, value) },
+	},
+	{
+		name: "publish", control: controlPublish,
+		get: func(p *Policy) string { return publishNames[p.publish] },
+		set: func(p *Policy, value string) error { return choose(&p.publish, publishNames[:], value) },
 	},
 }
 

@@ -2,8 +2,10 @@ package fs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -149,30 +151,38 @@ func (o *oneLook) User(uid uint32) string {
 func formatRecord(procs Processes, holds []*lockspace.Hold, waiting int) []byte {
 	b := []byte{}
 	for i, h := range holds {
-		p, info := findHolder(procs, h)
 		if i > 0 {
 			b = append(b, '\n')
 		}
-		for _, field := range []struct {
-			key   string
-			value any
-		}{
-			{"pid", p.Pid},
-			{"uid", p.UID},
-			{"user", escape(procs.User(p.UID))},
-			{"comm", escape(info.Comm)},
-			{"host", escape(procs.Host())},
-			{"cgroup", escape(info.Cgroup)},
-			{"mode", h.Mode},
-			{"via", h.Via},
-			{"since", h.Since.Time().Format(time.RFC3339Nano)},
-			{"token", h.Token},
-			{"waiting", waiting},
-		} {
-			b = fmt.Appendf(b, "%s=%v\n", field.key, field.value)
+		for _, f := range holderFields(procs, h) {
+			b = fmt.Appendf(b, "%s=%v\n", f.key, f.value)
 		}
+		b = fmt.Appendf(b, "waiting=%d\n", waiting)
 	}
 	return b
+}
+
+// recordField is a line of a record.
+type recordField struct {
+	key   string
+	value any
+}
+
+// holderFields returns the lines about a hold, whoever waits.
+func holderFields(procs Processes, h *lockspace.Hold) []recordField {
+	p, info := findHolder(procs, h)
+	return []recordField{
+		{"pid", p.Pid},
+		{"uid", p.UID},
+		{"user", escape(procs.User(p.UID))},
+		{"comm", escape(info.Comm)},
+		{"host", escape(procs.Host())},
+		{"cgroup", escape(info.Cgroup)},
+		{"mode", h.Mode},
+		{"via", h.Via},
+		{"since", h.Since.Time().Format(time.RFC3339Nano)},
+		{"token", h.Token},
+	}
 }
 
 // escape writes a value so that it stays on its line: control characters and
@@ -190,6 +200,32 @@ func escape(s string) string {
 		}
 	}
 	return b.String()
+}
+
+var errEscape = errors.New(`a backslash without three octal digits from \001 to \377`)
+
+// unescape undoes escape, and appendField but for a lone "-".
+func unescape(word string) (string, error) {
+	if !strings.Contains(word, `\`) {
+		return word, nil
+	}
+	var b strings.Builder
+	for i := 0; i < len(word); i++ {
+		if word[i] != '\\' {
+			b.WriteByte(word[i])
+			continue
+		}
+		if len(word) < i+4 {
+			return "", errEscape
+		}
+		c, err := strconv.ParseUint(word[i+1:i+4], 8, 8)
+		if err != nil || c == 0 {
+			return "", errEscape
+		}
+		b.WriteByte(byte(c))
+		i += 3
+	}
+	return b.String(), nil
 }
 
 // findHolder returns the process behind a hold and what is known of it: the

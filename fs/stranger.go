@@ -36,35 +36,68 @@ func (f *FS) heldOutside(unique uint64, k lockspace.Key) (held, known bool) {
 	return false, false
 }
 
+// outsider is who holds a lock outside of the mount, as one however many they are;
+// or those, if he is another daemon, whom it has published.
+type outsider struct {
+	mirror.Foreign
+	published []published
+}
+
 // lookForStranger returns what looks, on a detour, who holds a lock outside; nil if
 // nobody does, or it cannot be told.
-func (f *FS) lookForStranger(k lockspace.Key) func() *mirror.Foreign {
-	nobody := func() *mirror.Foreign { return nil }
+func (f *FS) lookForStranger(k lockspace.Key) func() *outsider {
+	nobody := func() *outsider { return nil }
 	if !f.mirrors(k.Dir) {
-		return nobody
-	}
-	switch s, found, known, err := f.mirror.Probe(k); {
-	case found:
-		return func() *mirror.Foreign { return &s }
-	case known || err != nil || f.table.Held(k):
 		return nobody
 	}
 	path, err := f.outsidePath(k)
 	if err != nil {
 		return nobody
 	}
-	return func() *mirror.Foreign {
+	mine := f.mirror.Leads(k) // what is published is this mount's then
+	switch s, found, known, err := f.mirror.Probe(k); {
+	case found:
+		return func() *outsider { return f.lookAtStranger(path, s, mine) }
+	case known || err != nil || f.table.Held(k):
+		return nobody
+	}
+	return func() *outsider {
 		if s, found, err := f.backing.Probe(path); err == nil && found {
-			return &s
+			return f.lookAtStranger(path, s, mine)
 		}
 		return nil
 	}
 }
 
+// lookAtStranger adds what is published about him. On detours only.
+func (f *FS) lookAtStranger(path string, s mirror.Foreign, mine bool) *outsider {
+	x := &outsider{Foreign: s}
+	if mine {
+		return x
+	}
+	if text, err := f.backing.Published(path); err == nil && text != nil {
+		x.published = parsePublished(f.procs, text)
+	}
+	return x
+}
+
 // appendStranger adds the record of who holds a lock outside, if there is one: the
-// lines of [formatRecord] as far as they can be known. He has no token.
-func appendStranger(procs Processes, b []byte, s *mirror.Foreign, waiting int) []byte {
+// lines of [formatRecord] as far as they can be known, which another daemon has
+// published, or the kernel tells; then he has no token.
+func appendStranger(procs Processes, b []byte, s *outsider, waiting int) []byte {
 	if s == nil {
+		return b
+	}
+	for i := range s.published {
+		if len(b) > 0 {
+			b = append(b, '\n')
+		}
+		for key, value := range s.published[i] {
+			b = fmt.Appendf(b, "%s=%s\n", publishedKeys[key], value)
+		}
+		b = fmt.Appendf(b, "waiting=%d\n", waiting)
+	}
+	if len(s.published) > 0 {
 		return b
 	}
 	if len(b) > 0 {

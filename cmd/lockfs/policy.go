@@ -18,7 +18,8 @@ read=record, pid: what a held lock with an empty body reads as
 reap=pid, creator, none: whose death ends a hold by name
 lease=TIME: a hold ends unless it is renewed in this time (0: never)
 grace=TIME: after an abnormal end nobody gets the lock for this long
-ids=COUNT, unlimited: there are numbered locks to allocate (0: none)`
+ids=COUNT, unlimited: there are numbered locks to allocate (0: none)
+publish=auto, yes, no: whether who holds a lock is written into its backing file`
 
 // policy is the settings of the root and of the lockspaces, as they were given.
 type policy struct {

@@ -15,17 +15,28 @@ type Backing struct {
 	fd int
 	// existing: no file is made.
 	existing bool
+	// begin: a file that is made can be written to, see publication.go.
+	begin bool
+	// remote: others than this kernel may have locks.
+	remote bool
 }
 
 // NewBacking returns the backing directory that is open as fd, with O_PATH or
 // for reading; it stays the caller's. Files and directories that are missing in
 // it are made.
-func NewBacking(fd int) *Backing { return &Backing{fd: fd} }
+func NewBacking(fd int) *Backing { return &Backing{fd: fd, remote: isRemote(fd)} }
 
 // NewDirect returns a backing directory in which nothing is made: the locks are
 // those of the files that are there (design 1.6, direct). A missing one is
 // ENOENT.
-func NewDirect(fd int) *Backing { return &Backing{fd: fd, existing: true} }
+func NewDirect(fd int) *Backing { return &Backing{fd: fd, existing: true, remote: isRemote(fd)} }
+
+// begun returns b such that files that are made can be written to.
+func (b *Backing) begun() *Backing {
+	other := *b
+	other.begin = true
+	return &other
+}
 
 // Check returns what is wrong with the backing directory's permission: who else
 // may write into it can replace files that are locked, so that locks are lost,

@@ -30,6 +30,12 @@ type Config struct {
 	// holds must be ended ([lockspace.Lost]), soon, and until then nobody gets it.
 	// It is called once for a loss, in steps, and must not call the table.
 	Lost func(k lockspace.Key, why error)
+	// Publish reports whether the file of a lock is to be one in which it is
+	// published who holds it, if it has to be made, and Text returns what makes the
+	// text, of at most [MaxText] bytes; nil: it is not to be published. Both are
+	// called in steps, what Text returns outside of them. nil: nothing is.
+	Publish func(lockspace.Key) bool
+	Text    func(lockspace.Key) func() []byte
 	// Cached is how many files are kept open that hold nothing, and Open how many
 	// are open in all. 0: as many as [Limits] says.
 	Cached, Open int
@@ -60,6 +66,8 @@ var (
 	ErrLimit = fmt.Errorf("too many locks are mirrored at once (%w)", unix.ENOLCK)
 	// ErrReplaced is why a lock is lost whose name leads to another file.
 	ErrReplaced = errors.New("its backing file was removed or replaced")
+	// ErrGone is why a lock is lost that a server has forgotten.
+	ErrGone = errors.New("its backing file is not locked any more: the filesystem's server has lost it")
 	// ErrTaken is why a lock is lost that somebody else got hold of while nobody
 	// kept it.
 	ErrTaken = errors.New("its backing file was locked by another meanwhile")

@@ -45,6 +45,7 @@ func (m *Mirror) Cover(r *lockspace.Request) error {
 	switch {
 	case err == nil:
 		n.covered = m.step
+		m.clearStale(n.file, m.st.Size)
 	case err == lockspace.ErrForeign:
 	case m.inUse(n):
 		if broken(err) {
@@ -121,6 +122,7 @@ func (m *Mirror) take(f *file, part lockspace.Range, mode lockspace.Mode) error 
 		return err
 	}
 	f.have = f.have.with(part, mode)
+	f.changes++
 	if len(f.awaits) > 0 && mode == lockspace.Exclusive {
 		// A shared wait need not wait for this, if it is of the same party.
 		for _, n := range f.names {
@@ -146,5 +148,8 @@ func (m *Mirror) lose(n *name, why error) {
 	}
 	n.lost = why
 	m.lost++
+	if n.file != nil {
+		m.abandon(n.file)
+	}
 	m.config.Lost(n.key, why)
 }

@@ -10,8 +10,9 @@
 // mode, as open file description locks: of one open file for each lock, however
 // many hold it. The table knows who of its users excludes whom; the mirror has the
 // union of what they hold. A byte that the table gives from one to another in one
-// step stays locked in between, and costs no call. Nothing is ever written to a
-// file, truncated or removed.
+// step stays locked in between, and costs no call. No file is removed, and none that
+// was there is written to. Into those that it has made the mirror may write who holds
+// the lock, for other mirrors on the same directory: see publication.go.
 //
 // A name that is held by being a directory has no file to lock: others are in it.
 // That names exist is for the user to mirror, where it is to be.
@@ -72,6 +73,9 @@
 // Two tables with mirrors on one directory exclude each other, but have no queue in
 // common: a lock that always has somebody waiting for it in one of them goes from
 // hand to hand there, and the other does not get it.
+//
+// A lock that a server has forgotten is noticed within a second or so; until then
+// somebody else may have it.
 //
 // A file that may be read and not written can be locked shared and no more: an
 // exclusive hold of it fails with EACCES.

@@ -16,12 +16,18 @@ const maxListed = 10_000
 
 // Locked returns the names in a directory beneath ("" for the backing directory
 // itself) of the files that somebody has an fcntl lock on, this process too, in the
-// order of the alphabet: as far as /proc/locks shows it, so not what other hosts
-// have locked on a filesystem that several share. A missing directory has none. It
-// takes as long as the directory is large: not for steps.
+// order of the alphabet: as far as /proc/locks shows it, and of what other hosts have
+// locked on a filesystem that several share, that of which is published who holds
+// it. A missing directory has none. It takes as long as the directory is large: not
+// for steps.
 func (b *Backing) Locked(dir string) ([]string, error) {
+	return b.LockedBut(dir, func(string) bool { return false })
+}
+
+// LockedBut is Locked without names that are not to be looked at.
+func (b *Backing) LockedBut(dir string, skip func(name string) bool) ([]string, error) {
 	locked, err := lockedInodes()
-	if err != nil || len(locked) == 0 {
+	if err != nil || len(locked) == 0 && !b.remote {
 		return nil, err
 	}
 	if dir == "" {
@@ -51,7 +57,7 @@ func (b *Backing) Locked(dir string) ([]string, error) {
 		if n == 0 {
 			break
 		}
-		names = b.appendLocked(names, dir, buf[:n], locked)
+		names = b.appendLocked(names, dir, buf[:n], locked, skip)
 		if len(names) >= maxListed {
 			break
 		}
@@ -61,16 +67,23 @@ func (b *Backing) Locked(dir string) ([]string, error) {
 }
 
 // appendLocked adds the names among the entries of a directory whose files are
-// locked: the inode's number says that they may be, fcntl(2) that they are.
-func (b *Backing) appendLocked(names []string, dir string, entries []byte, locked map[uint64]bool) []string {
+// locked: the inode's number, or that something is published, says that they may be,
+// fcntl(2) that they are.
+func (b *Backing) appendLocked(names []string, dir string, entries []byte, locked map[uint64]bool, skip func(string) bool) []string {
 	_, _, all := unix.ParseDirent(entries, -1, nil)
 	for _, name := range all {
+		if skip(name) {
+			continue
+		}
 		path := name
 		if dir != "." {
 			path = dir + "/" + name
 		}
 		var st unix.Stat_t
-		if b.stat(path, &st) != nil || !locked[st.Ino] || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		if b.stat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+			continue
+		}
+		if published := b.remote && st.Size > int64(len(header)); !locked[st.Ino] && !published {
 			continue
 		}
 		if _, found, err := b.Probe(path); err == nil && found {

@@ -41,6 +41,11 @@ type Mirror struct {
 	polling bool
 	lost    uint64
 	stuck   uint64
+	// young are the files that may be published soon; what was, and what failed, is
+	// counted.
+	young                     []*file
+	publishing                bool
+	publications, unpublished uint64
 	// extras are files that were inherited for a name that has one already.
 	extras []extra
 	// restoring: files were inherited, and some that are held are not open yet.
@@ -68,6 +73,8 @@ type name struct {
 	path string
 	file *file // nil: not open
 	want spans // what is held of it, as of the last Settled
+	// holds tells those holds apart from others.
+	holds uint64
 	// covered is the step in which something of it was covered last.
 	covered uint64
 	// uid and gid are who made one of its holds.
@@ -101,6 +108,15 @@ type file struct {
 	pins   int
 	// sides are open files of the same inode through which threads wait.
 	sides []int
+
+	// settled is the step in which its holds were others last. publication is what is
+	// written about them, nil if nothing is. young: it is in young, where it was seen
+	// settled as in seen. strange: it may not be written to.
+	settled, seen uint64
+	// changes counts the calls that changed what is locked of it.
+	changes        uint64
+	publication    *publication
+	young, strange bool
 
 	older, newer *file // in the cache
 	cached       bool
@@ -196,6 +212,7 @@ func (m *Mirror) attach(n *name, f *file) {
 		m.inodes[f.inode] = append(m.inodes[f.inode], f)
 	}
 	f.names = append(f.names, n)
+	f.settled = m.step
 	m.startWatching(n)
 }
 

@@ -154,6 +154,9 @@ func (b *Backing) create(path string, uid, gid uint32) (Opened, error) {
 			return Opened{}, err
 		}
 	}
+	if b.begin {
+		begin(fd)
+	}
 	return b.verified(path, Opened{FD: fd, Created: true})
 }
 

@@ -37,6 +37,9 @@ func (m *Mirror) Prepare(r *lockspace.Request) *Preparation {
 
 func (m *Mirror) prepare(n *name, k lockspace.Key, uid, gid uint32) *Preparation {
 	p := &Preparation{key: k, uid: uid, gid: gid, backing: m.config.Backing, keeper: m.config.Keeper}
+	if m.config.Publish != nil && m.config.Publish(k) {
+		p.backing = p.backing.begun()
+	}
 	if n == nil {
 		n = &name{key: k}
 	}

@@ -40,5 +40,15 @@ func elsewhere(err error) bool {
 // broken reports whether err, of a file that is open, says that its locks cannot
 // be relied on any more: the server has forgotten it, or does not answer.
 func broken(err error) bool {
-	return errors.Is(err, unix.ESTALE) || errors.Is(err, unix.EIO) || errors.Is(err, unix.ENOTCONN)
+	for _, e := range [...]error{
+		unix.ESTALE, unix.EIO, unix.ENOTCONN,
+		// What clients of GlusterFS and of Ceph say of files that were open when they
+		// lost their server, then and ever after.
+		unix.EBADFD, unix.ECONNABORTED, unix.ESHUTDOWN,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }

@@ -16,11 +16,17 @@ func (m *Mirror) Settled(k lockspace.Key, holds []*lockspace.Hold) {
 		n = m.name(k)
 	}
 	n.want = n.want[:0]
+	before := n.holds
+	n.holds = 0
 	for _, h := range holds {
 		if mirrored(&h.Request) {
 			n.want = n.want.with(h.Range, h.Mode)
 			n.uid, n.gid = h.Party.Taker.UID, h.Party.Taker.GID
+			n.holds = n.holds*31 + uint64(h.ID)<<1 + uint64(h.Mode) + h.Range.First<<7 + h.Range.Last<<17
 		}
+	}
+	if n.file != nil && n.holds != before {
+		n.file.settled = m.step
 	}
 	if len(n.want) == 0 && n.lost != nil {
 		n.lost = nil
@@ -91,11 +97,13 @@ func (m *Mirror) bring(f *file) {
 	if !m.regain(f, want) {
 		return // more than it should be is locked, and what is lost is to end
 	}
+	m.retract(f)
 	for _, c := range f.excess(want) {
 		typ := int16(unix.F_RDLCK)
 		if c.unlock {
 			typ = unix.F_UNLCK
 		}
+		f.changes++
 		if err := m.setlk(f.fd, typ, c.Range); err != nil {
 			m.leave(f, len(want) > 0)
 			return
@@ -103,6 +111,7 @@ func (m *Mirror) bring(f *file) {
 	}
 	f.have = append(f.have[:0], want...)
 	f.more = false
+	m.consider(f)
 	m.putAway(f)
 }
 
@@ -137,11 +146,12 @@ var unlockAll = []change{{lockspace.Whole, true}}
 // regain locks what is held of f and not locked: after the table was restored. It
 // reports whether f is as it should be then, but for what is too much.
 func (m *Mirror) regain(f *file, want spans) bool {
-	whole := true
+	whole, took := true, false
 	for _, sp := range want {
 		for _, part := range f.have.missing(sp.Range, sp.Mode) {
 			err := m.take(f, part, sp.Mode)
 			if err == nil {
+				took = true
 				continue
 			}
 			whole = false
@@ -153,6 +163,11 @@ func (m *Mirror) regain(f *file, want spans) bool {
 					m.lose(n, err)
 				}
 			}
+		}
+	}
+	if took && m.config.Text != nil && f.have.leads() {
+		if retry(func() error { return unix.Fstat(f.fd, &m.st) }) == nil {
+			m.clearStale(f, m.st.Size)
 		}
 	}
 	return whole

@@ -9,6 +9,9 @@ type Stats struct {
 	Polled  int    // names that are waited for without a thread
 	Lost    uint64 // locks that were lost since the beginning
 	Stuck   uint64 // how often one could not be given back, and was closed or tried again
+	// Published is how often it was written who holds a lock, and Unpublished how
+	// often that, or to clear it, failed.
+	Published, Unpublished uint64
 }
 
 // Stats returns what there is at the moment.
@@ -21,5 +24,8 @@ func (m *Mirror) Stats() Stats {
 		Polled:  len(m.polls),
 		Lost:    m.lost,
 		Stuck:   m.stuck,
+
+		Published:   m.publications,
+		Unpublished: m.unpublished,
 	}
 }

@@ -34,7 +34,11 @@ type look struct {
 	name *name
 	file *file
 	path string
-	why  error // the lock is lost
+	// held is something that is locked, if anything is, and changes is the file's
+	// count.
+	held    spans
+	changes uint64
+	why     error // the lock is lost
 }
 
 func (m *Mirror) watch() {
@@ -72,7 +76,11 @@ func (m *Mirror) looks() []look {
 		}
 		if path, err := m.pathOf(n); err == nil {
 			n.file.pins++
-			out = append(out, look{name: n, file: n.file, path: path})
+			l := look{name: n, file: n.file, path: path, changes: n.file.changes}
+			if m.config.Backing.remote && len(n.file.have) > 0 {
+				l.held = spans{n.file.have[0]}
+			}
+			out = append(out, l)
 		}
 	}
 	return out
@@ -90,6 +98,8 @@ func (l *look) do(m *Mirror) {
 		l.why = err
 	case err == nil && !same:
 		l.why = ErrReplaced
+	case err == nil && len(l.held) > 0 && m.isGone(l):
+		l.why = ErrGone
 	}
 }
 
@@ -101,7 +111,7 @@ func (m *Mirror) looked(looks []look) {
 		if f.more || len(f.have) == 0 {
 			m.touch(f)
 		}
-		if l.why == nil || n.file != f || l.path != n.path {
+		if l.why == nil || n.file != f || l.path != n.path || l.why == ErrGone && l.changes != f.changes {
 			continue
 		}
 		if len(n.want) > 0 {
