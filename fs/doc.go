@@ -61,8 +61,9 @@
 //     files are made for each reader and show no size, but for events, which is a
 //     stream and shows one for tail(1). What can be set there is for the
 //     directory's owner and root; nothing can be made, removed (EACCES, for root
-//     too) or locked (EOPNOTSUPP). See control.go. Only in its ids, the numbers of
-//     numbered locks are made with O_EXCL, and removed: see numbered.go.
+//     too), but for named owners, or locked (EOPNOTSUPP). See control.go and
+//     owner.go. Only in its ids, the numbers of numbered locks are made with O_EXCL,
+//     and removed: see numbered.go.
 //   - A non-blocking flock conversion that fails keeps the old lock.
 //   - At the end of a mount that is in use, waits end with ENOLCK.
 //

@@ -21,8 +21,9 @@ import (
 // user, and he and root alone may look into it, write to it and remove it. rmdir(2)
 // gives back what it holds and removes it, in one step; its process is left alone
 // (the RFC of the original has a supervisor that kills it, which is not lockfs's
-// business). A name that is there is EEXIST, as always; more than [maxOwners] of one
-// user, or [maxAllOwners], are EDQUOT. Others see the names, and whose they are.
+// business). A name that is there is EEXIST, as always. EDQUOT is for more than
+// [maxOwners] of one user, or [maxAllOwners], more than [maxResources] of one owner, or
+// [maxGiven] of all of a user's. Others see the names, and whose they are.
 //
 // It holds what it has taken until it gives it back, it is removed, or its process
 // ends; without a process, over a clean stop and start of the mount too. It is in
@@ -32,6 +33,8 @@ import (
 const (
 	maxOwners    = 1024
 	maxAllOwners = 16 * maxOwners
+	// maxGiven is how many resources all named owners of a user can have together.
+	maxGiven = 16 * 1024
 	// maxResources is how many resources a named owner can have: the state of all
 	// of them is a line that a write to ctl can have.
 	maxResources = 96
@@ -88,9 +91,11 @@ type owners struct {
 	journal Journal
 	byID    map[uint64]*namedOwner
 	byName  map[string]*namedOwner
-	// order is all of them by their numbers, and count how many each user has.
+	// order is all of them by their numbers, count how many each user has, and given
+	// how many resources those have.
 	order []*namedOwner
 	count map[uint32]int
+	given map[uint32]int
 	// untended are those of which the end of the step has to see who is watched,
 	// and whose action is due.
 	untended []*namedOwner
@@ -103,6 +108,7 @@ func newOwners(j Journal) owners {
 		byID:    make(map[uint64]*namedOwner),
 		byName:  make(map[string]*namedOwner),
 		count:   make(map[uint32]int),
+		given:   make(map[uint32]int),
 		traces:  newTraces(),
 	}
 }
@@ -137,9 +143,22 @@ func (x *owners) remove(o *namedOwner) {
 	delete(x.byName, o.Name)
 	i, _ := x.after(o.ID - 1)
 	x.order = slices.Delete(x.order, i, i+1)
+	x.counted(o, -len(o.resources))
 	if x.count[o.UID]--; x.count[o.UID] == 0 {
 		delete(x.count, o.UID)
 	}
+}
+
+// counted counts n more resources of an owner, or fewer.
+func (x *owners) counted(o *namedOwner, n int) {
+	if x.given[o.UID] += n; x.given[o.UID] == 0 {
+		delete(x.given, o.UID)
+	}
+}
+
+// hasRoom reports whether an owner can have n more resources.
+func (x *owners) hasRoom(o *namedOwner, n int) bool {
+	return len(o.resources)+n <= maxResources && x.given[o.UID]+n <= maxGiven
 }
 
 // after returns the index of the first whose number is above id.

@@ -347,6 +347,42 @@ func TestOwnersAreTheirUsers(t *testing.T) {
 	}
 }
 
+// All resources of a user's owners are counted.
+func TestOwnersResourcesHaveALimit(t *testing.T) {
+	s := serve(t)
+	var lines strings.Builder
+	for i := range 96 {
+		fmt.Fprintf(&lines, "disk /%d\n", i)
+	}
+	full := 16 * 1024 / 96
+	for i := range full {
+		s.made(fmt.Sprint("vm", i), 0)
+		if errno := s.tell(fmt.Sprint("vm", i), "resources", lines.String()); errno != 0 {
+			t.Fatalf("owner %d: %v", i, errno)
+		}
+	}
+	s.made("last", 0)
+	if errno := s.tell("last", "resources", lines.String()); errno != unix.EDQUOT {
+		t.Errorf("more than a user can have: %v", errno)
+	}
+	for i := range 16*1024 - full*96 {
+		s.mustTell("last", fmt.Sprint("resources<disk /last/", i))
+	}
+	if errno := s.tell("last", "ctl", "acquire disk /one/more"); errno != unix.EDQUOT {
+		t.Errorf("one more: %v", errno)
+	}
+	s.mustTell("vm0", "ctl<release disk /0")
+	s.mustTell("last", "ctl<acquire disk /one/more")
+	s.rmOwner("vm1")
+	s.made("another", 0)
+	if errno := s.tell("another", "resources", lines.String()); errno != 0 {
+		t.Errorf("when there is room: %v", errno)
+	}
+	if errno := s.tell("another", "ctl", "acquire disk /one/more/still"); errno != unix.EDQUOT {
+		t.Errorf("one more: %v", errno)
+	}
+}
+
 func TestOwnersHaveALimit(t *testing.T) {
 	s := serve(t)
 	for i := range 1024 {
@@ -589,6 +625,14 @@ func TestRestrict(t *testing.T) {
 		}
 		if errno := s.rmOwner("vm"); errno != unix.EPERM {
 			t.Errorf("rmdir by process %d: %v", pid, errno)
+		}
+	}
+	s.caller.pid = 600
+	s.mustTell("vm", "ctl<acquire")
+	for _, pid := range []uint32{500, 501} {
+		s.caller.pid = pid
+		if errno := s.unlink(diskName("/a")); errno != unix.EPERM {
+			t.Errorf("process %d removes what is held: %v", pid, errno)
 		}
 	}
 	for _, pid := range []uint32{100, 600} {

@@ -161,7 +161,7 @@ func (f *FS) acquireOne(w *ownerWrite, line string) fuse.Status {
 		return fuse.Status(unix.ESRCH)
 	}
 	old := o.find(r.what())
-	if old == nil && len(o.resources) >= maxResources {
+	if old == nil && !f.owners.hasRoom(o, 1) {
 		return fuse.Status(unix.EDQUOT)
 	}
 	dir, status := f.findSpace(w.in, &r)
@@ -378,5 +378,6 @@ func (f *FS) dropResource(o *namedOwner, r *resource) {
 		f.table.EndHandle(r.Key, o.party(), lockspace.Released)
 	}
 	o.resources = rest
+	f.owners.counted(o, -1)
 	f.journal.DropOwned(r.ID)
 }

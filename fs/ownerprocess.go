@@ -23,8 +23,8 @@ import (
 // watched. What the owner holds meanwhile is passed on to it.
 //
 // "restrict" (ownerctl.go) takes away from the process, and from those that it
-// starts, what say they have over the owner: their writes to its files, and rmdir(2),
-// are EPERM. For others nothing changes. It is what libvirt passes in the child that
+// starts, what say they have over the owner: their writes to its files, rmdir(2), and
+// unlink(2) of what it holds are EPERM. For others nothing changes. It is what libvirt passes in the child that
 // becomes the emulator: lockd and sanlock restrict the connection that is inherited
 // by it, over which it could give back or take more; libvirt itself goes on to
 // resume, pause, and plug in disks, over others. A process that is not to get around
@@ -148,10 +148,16 @@ func (f *FS) hasSay(in *fuse.InHeader, o *namedOwner) fuse.Status {
 		f.lookUp(in.Unique, func(x *facts) { x.lookFamily(f.procs, p.Pid) })
 		return device.Parked
 	}
-	if slices.ContainsFunc(f.facts.ancestors, func(k Kin) bool { return k.identity() == o.Process }) {
+	if f.facts.descendsFrom(o.Process) {
 		return fuse.EPERM
 	}
 	return fuse.OK
+}
+
+// descendsFrom reports whether the process whose family the detour found is p, or one
+// that p started, or one of those started, and so on.
+func (x *facts) descendsFrom(p Identity) bool {
+	return slices.ContainsFunc(x.ancestors, func(k Kin) bool { return k.identity() == p })
 }
 
 // ownersAction is what is read of onfailure.

@@ -177,6 +177,7 @@ func (x *owners) restore(s *savedOwners) error {
 			return fmt.Errorf("resource %d: no owner %d, or it has it twice: %w", r.ID, r.Owner, ErrRecord)
 		}
 		o.resources = append(o.resources, &resource{r})
+		x.counted(o, 1)
 	}
 	inOrder(s.traces, func(r TraceRecord) uint64 { return r.ID })
 	for _, r := range s.traces {

@@ -247,7 +247,7 @@ func (f *FS) addResources(w *ownerWrite) fuse.Status {
 			added++
 		}
 	}
-	if len(o.resources)+added > maxResources {
+	if !f.owners.hasRoom(o, added) {
 		return fuse.Status(unix.EDQUOT)
 	}
 	for i := range fresh {
@@ -262,6 +262,7 @@ func (f *FS) addResource(o *namedOwner, r *ResourceRecord) {
 		old = &resource{*r}
 		old.ID, old.Owner = f.nodes.number(), o.ID
 		o.resources = append(o.resources, old)
+		f.owners.counted(o, 1)
 	}
 	old.Mode = max(old.Mode, r.Mode)
 	if r.Kind == lease && r.Path != "" {

@@ -12,8 +12,8 @@ import (
 // Unlink removes a name, and ends every hold of it. Those of the caller, or of a
 // process that the caller descends from, are given back: it is how a script
 // cleans up; a hold by name is given back by anybody of its user. All others are
-// broken: their open files become stale, and whoever gets the lock next has a
-// higher token.
+// broken, those of named owners always: open files become stale, and whoever gets the
+// lock next has a higher token.
 //
 // The holder itself may, its user, the directory's owner and root, and of a file
 // with a mode of its own its owner. Descent gives no right: what root's service
@@ -85,7 +85,11 @@ func (f *FS) permitEnd(in *fuse.InHeader, at place) fuse.Status {
 		return device.Parked
 	}
 	for h := range f.table.Holds(at.key) {
-		if (h.ByName || f.kinship(h) != self) && !f.mayEnd(in, at.dir, h) {
+		ofOwner := h.Via == lockspace.ViaOwner
+		if (h.ByName || ofOwner || f.kinship(h) != self) && !f.mayEnd(in, at.dir, h) {
+			return fuse.EPERM
+		}
+		if o := f.owners.ofHold(&h.Request); o != nil && o.Restricted && f.facts.descendsFrom(o.Process) {
 			return fuse.EPERM
 		}
 	}
@@ -109,8 +113,11 @@ func (f *FS) endHolds(in *fuse.InHeader, at place) {
 
 // givesBack reports whether a hold is given back by a removal, not broken.
 func (f *FS) givesBack(in *fuse.InHeader, h *lockspace.Hold) bool {
-	if h.ByName {
+	switch {
+	case h.ByName:
 		return in.Uid == h.Party.Taker.UID
+	case h.Via == lockspace.ViaOwner:
+		return false // that is its ctl's business
 	}
 	return f.kinship(h) != stranger
 }
