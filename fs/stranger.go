@@ -24,41 +24,43 @@ func (f *FS) heldOutside(unique uint64, k lockspace.Key) (held, known bool) {
 	if f.facts != nil && f.facts.outside != nil {
 		return *f.facts.outside, true
 	}
-	_, held, known, err := f.mirror.Probe(k)
+	o := f.mirror.at(k.Dir)
+	_, held, known, err := o.probeFor(anybody(k))
 	if known || err != nil {
 		return held, true
 	}
-	stranger := f.lookForStranger(k)
-	f.lookUp(unique, func(x *facts) {
+	stranger, _ := f.lookForStranger(k)
+	f.lookUpWhere(unique, 0, o.mayHang(), func(x *facts) {
 		held := stranger() != nil
 		x.outside = &held
 	})
 	return false, false
 }
 
-// lookForStranger returns what looks, on a detour, who holds a lock outside; nil if
-// nobody does, or it cannot be told.
-func (f *FS) lookForStranger(k lockspace.Key) func() *mirror.Foreign {
+// lookForStranger returns what looks, on a detour, who holds a lock outside, nil if
+// nobody does, or it cannot be told; and whether that may hang.
+func (f *FS) lookForStranger(k lockspace.Key) (look func() *mirror.Foreign, hangs bool) {
 	nobody := func() *mirror.Foreign { return nil }
 	if !f.mirrors(k.Dir) {
-		return nobody
+		return nobody, false
 	}
-	switch s, found, known, err := f.mirror.Probe(k); {
+	o := f.mirror.at(k.Dir)
+	switch s, found, known, err := o.probeFor(anybody(k)); {
 	case found:
-		return func() *mirror.Foreign { return &s }
+		return func() *mirror.Foreign { return &s }, false
 	case known || err != nil || f.table.Held(k):
-		return nobody
+		return nobody, false
 	}
 	path, err := f.outsidePath(k)
 	if err != nil {
-		return nobody
+		return nobody, false
 	}
 	return func() *mirror.Foreign {
-		if s, found, err := f.backing.Probe(path); err == nil && found {
+		if s, found, err := o.find(path, anybody(k)); err == nil && found {
 			return &s
 		}
 		return nil
-	}
+	}, o.mayHang()
 }
 
 // appendStranger adds the record of who holds a lock outside, if there is one: the
@@ -91,15 +93,16 @@ func (f *FS) strangersIn(in *fuse.ReadIn, dir *node) (names []string, known bool
 		return h.strangers, true
 	}
 	path := ""
-	if dir.ID != rootDir {
+	if !f.beginsPlace(dir.file) {
 		var err error
 		if path, err = f.outsidePath(dir.file.entries[0].key()); err != nil {
 			return nil, true
 		}
 	}
-	f.lookUp(in.Unique, func(x *facts) {
+	o := f.mirror.at(dir.ID)
+	f.lookUpWhere(in.Unique, 0, o.mayHang(), func(x *facts) {
 		// What cannot be read has none; who asks for a lock there is told why.
-		names, _ := f.backing.Locked(path)
+		names, _ := o.locked(path)
 		x.listed = append([]string{}, names...)
 	})
 	return nil, false
