@@ -2,7 +2,6 @@ package fs
 
 import (
 	"errors"
-	"fmt"
 	"path"
 	"strings"
 
@@ -76,7 +75,7 @@ type refusedMirror struct {
 	why    string
 }
 
-func (e *refusedMirror) Error() string { return fmt.Sprintf("%s (%v)", e.why, e.status) }
+func (e *refusedMirror) Error() string { return e.why }
 
 // writeMirror does what is written to policy/mirror. A directory is looked at first,
 // on a detour.

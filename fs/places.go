@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/lockfs/lockfs/lockspace"
 	"github.com/lockfs/lockfs/lockspace/mirror"
@@ -300,6 +301,19 @@ const direct = "direct:"
 // namesDirectory reports whether a policy's place is one of its own.
 func namesDirectory(place string) bool {
 	return isAbsolute(strings.TrimPrefix(place, direct))
+}
+
+// AwaitMirrors waits until all that is held is locked outside, or cannot be; but for
+// some seconds at most, for what does not answer. Not within a step.
+func (f *FS) AwaitMirrors() {
+	if f.mirror == nil {
+		return
+	}
+	var all sync.WaitGroup
+	for _, o := range f.mirror.each {
+		all.Go(func() { _ = o.ready() }) // what is wrong is told to who wants a lock, and by health
+	}
+	all.Wait()
 }
 
 // AgentPlaces returns the places that have, or are to have, an agent. Before the first

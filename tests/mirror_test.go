@@ -26,7 +26,7 @@ type mirroredMount struct {
 func mountBacked(t testing.TB, flags ...string) *mirroredMount {
 	t.Helper()
 	dir := t.TempDir()
-	return &mirroredMount{mount(t, append([]string{"--backing", dir}, flags...)...), dir}
+	return &mirroredMount{mount(t, append(mirroredIn(t, dir), flags...)...), dir}
 }
 
 // Behind returns the path of a name's file in the backing directory.
@@ -99,7 +99,7 @@ func TestWaitsForStrangers(t *testing.T) {
 	fd, other := a.Open(m.Path("x"), openFlags), b.Open(m.Path("x"), openFlags)
 	var took []time.Duration
 	for range 9 {
-		wantErr(t, "the stranger's lock", stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)), nil)
+		wantFree(t, "the stranger's lock", stranger, file, unix.F_SETLK, wr(0, toEnd))
 		waits := a.StartFlock(fd, unix.LOCK_EX)
 		waits.MustBlock(t)
 		behind := b.StartFcntl(other, unix.F_SETLKW, wr(0, toEnd))
@@ -118,7 +118,7 @@ func TestWaitsForStrangers(t *testing.T) {
 	} else {
 		t.Logf("in %v after the stranger has left", soon)
 	}
-	wantErr(t, "the stranger's lock", stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)), nil)
+	wantFree(t, "the stranger's lock", stranger, file, unix.F_SETLK, wr(0, toEnd))
 	killed := newClient(t)
 	killed.StartFlock(killed.Open(m.Path("x"), openFlags), unix.LOCK_EX).MustBlock(t)
 	killed.Kill()
@@ -182,7 +182,7 @@ func TestManyMirroredNames(t *testing.T) {
 	m := newMount(t)
 	dir := t.TempDir()
 	m.wrapper = []string{"prlimit", "--nofile=1024:1024"}
-	m.mount([]string{"--backing", dir})
+	m.mount(mirroredIn(t, dir))
 	a := newClient(t)
 	for i := range 10_000 {
 		wantErr(t, "close", a.Close(a.Open(m.Path(fmt.Sprint("lock", i)), takeFlags)), nil)
@@ -267,7 +267,7 @@ func TestLostMirror(t *testing.T) {
 // one table for exclusion, whatever workers die.
 func TestNeverTwoInsideOverTwoMounts(t *testing.T) {
 	first := mountBacked(t)
-	second := mount(t, "--backing", first.backing)
+	second := mount(t, mirroredIn(t, first.backing)...)
 	limit := hammerTime(t)
 	first.Deadline(limit + time.Minute)
 	second.Deadline(limit + time.Minute)

@@ -220,6 +220,8 @@ func (w *workerProcess) takeOver() error {
 	}
 	if found.fresh {
 		w.warnOfBacking()
+		// So that what is held is locked outside when the mount is ready.
+		w.filesystem.AwaitMirrors()
 		return nil
 	}
 	w.log.Debug("taking over", "answers", len(undelivered), "away", len(found.away), "pending", pending)
