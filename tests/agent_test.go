@@ -27,9 +27,9 @@ func mirroredIn(t testing.TB, dir string) []string {
 
 const throughAgent = "TestThroughAnAgent"
 
-// wantFree fails the test unless a stranger gets a lock that was given back: at once or,
+// wantFreeOutside fails the test unless a stranger gets a lock that was given back: at once or,
 // from an agent, which is told when the answer may have been given, soon.
-func wantFree(t testing.TB, what string, stranger *Client, file, cmd int, lk unix.Flock_t) {
+func wantFreeOutside(t testing.TB, what string, stranger *Client, file, cmd int, lk unix.Flock_t) {
 	t.Helper()
 	if !strings.HasPrefix(t.Name(), throughAgent+"/") {
 		wantErr(t, what, stranger.Fcntl(file, cmd, lk), nil)

@@ -43,7 +43,7 @@ func (s *scene) outside(shared, exclusive error) {
 	s.t.Helper()
 	for kind, want := range map[int16]error{unix.F_RDLCK: shared, unix.F_WRLCK: exclusive} {
 		if want == nil {
-			wantFree(s.t, fmt.Sprintf("the stranger's lock of kind %d", kind), s.c, s.fd2, unix.F_OFD_SETLK, lk(kind, 0, toEnd))
+			wantFreeOutside(s.t, fmt.Sprintf("the stranger's lock of kind %d", kind), s.c, s.fd2, unix.F_OFD_SETLK, lk(kind, 0, toEnd))
 			s.want("the stranger's unlock", s.c.Fcntl(s.fd2, unix.F_OFD_SETLK, un(0, toEnd)), nil)
 			continue
 		}

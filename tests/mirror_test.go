@@ -99,7 +99,7 @@ func TestWaitsForStrangers(t *testing.T) {
 	fd, other := a.Open(m.Path("x"), openFlags), b.Open(m.Path("x"), openFlags)
 	var took []time.Duration
 	for range 9 {
-		wantFree(t, "the stranger's lock", stranger, file, unix.F_SETLK, wr(0, toEnd))
+		wantFreeOutside(t, "the stranger's lock", stranger, file, unix.F_SETLK, wr(0, toEnd))
 		waits := a.StartFlock(fd, unix.LOCK_EX)
 		waits.MustBlock(t)
 		behind := b.StartFcntl(other, unix.F_SETLKW, wr(0, toEnd))
@@ -118,7 +118,7 @@ func TestWaitsForStrangers(t *testing.T) {
 	} else {
 		t.Logf("in %v after the stranger has left", soon)
 	}
-	wantFree(t, "the stranger's lock", stranger, file, unix.F_SETLK, wr(0, toEnd))
+	wantFreeOutside(t, "the stranger's lock", stranger, file, unix.F_SETLK, wr(0, toEnd))
 	killed := newClient(t)
 	killed.StartFlock(killed.Open(m.Path("x"), openFlags), unix.LOCK_EX).MustBlock(t)
 	killed.Kill()
