@@ -106,7 +106,16 @@ func (i inline) wrong() string {
 const allOpen = "as many backing files are open as can be, so that no lock is granted that has none open: raise the limit of open files (ulimit -n)"
 
 // byAgent is a mirror in another process.
-type byAgent struct{ *agent.Client }
+type byAgent struct {
+	*agent.Client
+	process Agent
+}
+
+// Close gives up what is locked, by the end of the agent.
+func (a byAgent) Close() {
+	a.Client.Close()
+	a.process.Leave()
+}
 
 func (a byAgent) begin()                                   { a.Begin() }
 func (a byAgent) Prepare(r *lockspace.Request) preparation { return a.Client.Prepare(r) }

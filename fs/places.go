@@ -23,12 +23,18 @@ import (
 // Agents starts the processes that mirror in directories that may not answer, and
 // keeps them from ending with this one.
 type Agents interface {
-	// Connect returns a line to the agent of a place, as policies write it and "" for
-	// the backing directory: one that a process before this one left, or, if there is
-	// none or again is set, one that it starts. Not in steps.
-	Connect(place string, again bool) (*agent.Socket, error)
-	// Leave ends the agent of a place, when its line was closed. It does not wait.
-	Leave(place string)
+	// Agent returns the agent of a place, as policies write it and "" for the backing
+	// directory, which is begun with when it is connected to.
+	Agent(place string) Agent
+}
+
+// Agent is an agent.
+type Agent interface {
+	// Connect returns a line to it: to the one that a process before this one left, or,
+	// if there is none or again is set, to one that it starts. Not in steps.
+	Connect(again bool) (*agent.Socket, error)
+	// Leave has it end, when its line is closed. It does not wait.
+	Leave()
 }
 
 // places are the mirrors of a mount, as one for the table. Its methods are called in
@@ -103,13 +109,12 @@ func (f *FS) newAgent(place string) outside {
 	if name == "" {
 		name = "the backing directory"
 	}
-	return byAgent{agent.New(agent.Config{
-		Connect: func(again bool) (*agent.Socket, error) {
-			if f.agents == nil {
-				return nil, errNoAgents
-			}
-			return f.agents.Connect(place, again)
-		},
+	process := Agent(noAgent{})
+	if f.agents != nil {
+		process = f.agents.Agent(place)
+	}
+	return byAgent{process: process, Client: agent.New(agent.Config{
+		Connect:    process.Connect,
 		Do:         f.doWhenBegun,
 		Reconsider: f.table.Reconsider,
 		Path:       f.outsidePath,
@@ -118,6 +123,12 @@ func (f *FS) newAgent(place string) outside {
 		Log:        f.log,
 	})}
 }
+
+// noAgent is where there are none: under a keeper of a version that knew of none.
+type noAgent struct{}
+
+func (noAgent) Connect(bool) (*agent.Socket, error) { return nil, errNoAgents }
+func (noAgent) Leave()                              {}
 
 var errNoAgents = errors.New("there is nobody who keeps the processes of mirrors")
 
@@ -131,9 +142,6 @@ func (p *places) leaveUnused() {
 		delete(p.named, place)
 		p.each = slices.DeleteFunc(p.each, func(other outside) bool { return other == o })
 		o.Close()
-		if p.f.agents != nil {
-			p.f.agents.Leave(place)
-		}
 	}
 }
 

@@ -38,6 +38,14 @@ func wantFreeOutside(t testing.TB, what string, stranger *Client, file, cmd int,
 	eventually(t, answerLimit, func() bool { return stranger.Fcntl(file, cmd, lk) == nil }, what)
 }
 
+// patience is what SQLite is told for the same.
+func patience(t testing.TB) string {
+	if strings.HasPrefix(t.Name(), throughAgent+"/") {
+		return ".timeout 5000"
+	}
+	return ".timeout 0"
+}
+
 // What holds of a mirror holds of an agent's.
 func TestThroughAnAgent(t *testing.T) {
 	for _, c := range []struct {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/lockfs/lockfs/fs"
 	"github.com/lockfs/lockfs/lockspace/mirror/agent"
 )
 
@@ -26,9 +27,16 @@ type agents struct {
 	mu sync.Mutex
 	// left are the lines that the workers before this one left, by their labels.
 	left map[string]mirrorFile
-	// kept is what the keeper knows the agent's line of a place by.
-	kept map[string]uint64
-	last uint64
+	last uint64 // of what the keeper knows lines by
+}
+
+// agentProcess is the agent of a place. It implements fs.Agent.
+type agentProcess struct {
+	all   *agents
+	place string
+
+	mu sync.Mutex // while it is connected to
+	id uint64     // what the keeper knows its line by; 0: it has none
 }
 
 // agentNumbers begin above those of the mirror's open files, which count from 1.
@@ -51,7 +59,7 @@ func isAgentLabel(label []byte) bool {
 func newAgents(c config, files *mirrorFiles, backing *os.File, log *slog.Logger) (a *agents, others []mirrorFile) {
 	a = &agents{
 		files: files, log: log, config: c, backing: backing, last: agentNumbers,
-		left: make(map[string]mirrorFile), kept: make(map[string]uint64),
+		left: make(map[string]mirrorFile),
 	}
 	for _, f := range files.Inherited() {
 		if !isAgentLabel(f.Label) {
@@ -71,28 +79,55 @@ func newAgents(c config, files *mirrorFiles, backing *os.File, log *slog.Logger)
 	return a, others
 }
 
-// Connect implements fs.Agents.
-func (a *agents) Connect(place string, again bool) (*agent.Socket, error) {
+// Agent implements fs.Agents.
+func (a *agents) Agent(place string) fs.Agent { return &agentProcess{all: a, place: place} }
+
+// Connect implements fs.Agent.
+func (p *agentProcess) Connect(again bool) (*agent.Socket, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a, label := p.all, agentLabel(p.place)
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	label := agentLabel(place)
-	if f, ok := a.left[string(label)]; ok && !again {
-		delete(a.left, string(label))
-		a.kept[place] = f.ID
+	f, ok := a.left[string(label)]
+	delete(a.left, string(label))
+	a.last++
+	next := a.last
+	a.mu.Unlock()
+	if ok {
+		p.id = f.ID
+	}
+	if ok && !again {
 		return agent.NewSocket(f.FD)
 	}
-	a.leave(place)
-	line, err := a.start(place)
+	p.drop()
+	line, err := a.start(p.place)
 	if err != nil {
 		return nil, err
 	}
-	a.last++
-	if err := a.files.Keep(a.last, label, line.FD); err != nil {
+	if err := a.files.Keep(next, label, line.FD); err != nil {
 		line.Close()
 		return nil, err
 	}
-	a.kept[place] = a.last
+	p.id = next
 	return line, nil
+}
+
+// drop has the keeper give the line up.
+func (p *agentProcess) drop() {
+	if p.id != 0 {
+		p.all.files.Drop(p.id)
+		p.id = 0
+	}
+}
+
+// Leave implements fs.Agent.
+func (p *agentProcess) Leave() {
+	// A Connect may be under way, and take a second.
+	go func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.drop()
+	}()
 }
 
 // start starts an agent, of the program that this worker runs: they understand each
@@ -122,23 +157,6 @@ func (a *agents) start(place string) (*agent.Socket, error) {
 	a.log.Debug("a mirror's process started", "agent", cmd.Process.Pid, "mirror", place)
 	go func() { _ = cmd.Wait() }()
 	return ours, nil
-}
-
-// Leave implements fs.Agents.
-func (a *agents) Leave(place string) {
-	// A Connect may be under way, and take a second.
-	go func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.leave(place)
-	}()
-}
-
-func (a *agents) leave(place string) {
-	if id, ok := a.kept[place]; ok {
-		a.files.Drop(id)
-		delete(a.kept, place)
-	}
 }
 
 // leaveOthers ends the agents that workers before this one left, and that are of none

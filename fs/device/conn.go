@@ -504,8 +504,8 @@ func (d *detour) mayEnd() bool { return d.long || d.aside }
 // takes much longer.
 func (c *Conn) endLater(d *detour) {
 	after := interruptTime
-	if d.aside {
-		after = asideTime
+	if h, _ := parseHeader(d.Request); d.aside && h.opcode == opSetlkw {
+		after = waitTime
 	}
 	time.AfterFunc(after, func() {
 		c.Do(func() {
@@ -513,6 +513,7 @@ func (c *Conn) endLater(d *detour) {
 				d.ended = true
 				c.back(d)
 				c.Answer(d.unique, unix.EINTR)
+				c.checkSettled()
 			}
 		})
 	})
@@ -523,9 +524,9 @@ func (c *Conn) endLater(d *detour) {
 // reading of a file fails for one.
 const interruptTime = time.Second
 
-// asideTime is that of one who may wait for ever: it is a wait for a lock, most often,
-// which a signal may end at once.
-const asideTime = 100 * time.Millisecond
+// waitTime is that of one who waits for a lock, of whom everybody knows that a signal
+// may end it.
+const waitTime = 100 * time.Millisecond
 
 // poll answers a POLL.
 func (c *Conn) poll(h header, in []byte) []byte {

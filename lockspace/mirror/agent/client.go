@@ -30,7 +30,6 @@ type Client struct {
 	socket  *Socket // nil: there is none at present
 	epoch   uint64
 	closed  bool
-	begun   bool
 
 	// ready is closed when it is known whether the agent can use the directory, and
 	// failure is why it cannot, or why there is no agent.
@@ -85,7 +84,6 @@ func New(c Config) *Client {
 // called once, within a step or before the first.
 func (c *Client) Begin() {
 	c.Recorded()
-	c.begun = true
 	go c.run()
 	go c.watch()
 }

@@ -44,6 +44,9 @@
 //
 // # Caveats
 //
+// What is given back is free for strangers a moment after its holder has been told,
+// and not before: nobody waits for the agent.
+//
 // Between the end of an agent and the beginning of the next its locks are free for
 // strangers. That needs somebody to kill it.
 //
