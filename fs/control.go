@@ -8,6 +8,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/lockfs/lockfs/fs/device"
 	"github.com/lockfs/lockfs/lockspace"
 )
 
@@ -75,6 +76,7 @@ const (
 	controlConflicts  = 35
 	controlOnFailure  = 36
 	controlPublish    = 48
+	controlMirror     = 49
 )
 
 // controlEntry is a name in control directories.
@@ -100,6 +102,9 @@ type controlEntry struct {
 	// for what cannot be written to. The error says what is wrong with it, and
 	// then it has changed nothing.
 	set func(f *FS, dir *node, value string) error
+	// write does it instead, where that is not done in one step: it returns
+	// device.Parked for a detour. The error goes with a status that is one.
+	write func(f *FS, dir *node, in *fuse.WriteIn, value string) (fuse.Status, error)
 	// stream: it is no text but a stream, see stream.go; content is not used.
 	stream bool
 	// numbered: it is about numbered locks, see numbered.go.
@@ -456,13 +461,21 @@ func (f *FS) writeControl(h *controlHandle, in *fuse.WriteIn, data []byte) (uint
 		return 0, fuse.EBADF
 	}
 	value, err := strings.TrimSuffix(string(data), "\n"), errTooLong
-	if len(value) <= maxSetting {
+	status := fuse.EINVAL
+	switch {
+	case len(value) > maxSetting:
+	case c.write != nil:
+		status, err = c.write(f, c.about, in, value)
+	default:
 		err = c.set(f, c.about, value)
+	}
+	if status == device.Parked {
+		return 0, status
 	}
 	if err != nil {
 		f.log.Warn("value refused, nothing changed", "file", c.name, "directory", f.directoryPath(c.about),
 			"err", err, "by_uid", in.Uid, "by_pid", in.Pid)
-		return 0, fuse.EINVAL
+		return 0, status
 	}
 	return uint32(len(data)), fuse.OK
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/lockfs/lockfs/fs/device"
 	"github.com/lockfs/lockfs/lockspace"
-	"github.com/lockfs/lockfs/lockspace/mirror"
 )
 
 // Device is what the filesystem needs of its connection; [device.Conn] is the
@@ -21,6 +20,7 @@ type Device interface {
 	NotifyPoll(pollID uint64)
 	Traffic() []device.Traffic
 	Detour(unique, place uint64, look func() any)
+	Aside(unique, place uint64, look func() any)
 	LongDetour(unique uint64, look func() any)
 	Do(step func())
 }
@@ -34,8 +34,11 @@ type Options struct {
 	Device    Device
 	Processes Processes
 	Ends      Ends
-	// Backing is nil if the locks are nowhere else.
+	// Backing is nil if the locks are nowhere else, but for what policies say.
 	Backing *Backing
+	// Agents is for directories that may not answer, and those that policies name; nil:
+	// those cannot be used.
+	Agents  Agents
 	Clock   lockspace.Clock
 	Tokens  lockspace.Tokens
 	Journal Journal
@@ -64,6 +67,7 @@ type FS struct {
 	journal Journal
 	tokens  lockspace.Tokens
 	log     *slog.Logger
+	uid     uint32 // whose daemon it is
 	// program and stateVersion are what the control file version tells.
 	program      string
 	stateVersion uint32
@@ -101,8 +105,8 @@ type FS struct {
 	// mirror has the locks outside of the mount too, nil if nothing has; unopened
 	// are those of which the table asked in this attempt at a request and that
 	// have yet to be opened there; lost are those that it does not have any more.
-	mirror   *mirror.Mirror
-	backing  *mirror.Backing
+	mirror   *places
+	agents   Agents // nil: there are none
 	unopened []lockspace.Request
 	lost     []lostMirror
 	// begun is closed in the first step, stepped then; there is a mirror, or begun is
@@ -143,7 +147,6 @@ func New(o Options) (*FS, error) {
 	f := prepare(o)
 	f.table = lockspace.New(f.environment(o))
 	f.table.Listen(listener{f})
-	f.beginMirror(o.Backing)
 	now := f.clock.Now()
 	root := &file{FileRecord: FileRecord{
 		Ino: rootDir, Kind: directory, Mode: 0o777, UID: o.UID, GID: o.GID,
@@ -154,7 +157,11 @@ func New(o Options) (*FS, error) {
 	f.keepFile(root)
 	f.journal.PutNode(&r.NodeRecord)
 	f.applyPolicy(root)
-	return f, f.makeLockspaces(o.Lockspaces)
+	if err := f.makeLockspaces(o.Lockspaces); err != nil {
+		return nil, err
+	}
+	f.beginMirror(o.Backing)
+	return f, nil
 }
 
 // prepare returns a filesystem without a table and nodes.
@@ -169,6 +176,8 @@ func prepare(o Options) *FS {
 		journal:       o.Journal,
 		tokens:        o.Tokens,
 		log:           o.Log,
+		uid:           o.UID,
+		agents:        o.Agents,
 		program:       o.Program,
 		stateVersion:  o.State,
 		handles:       make(map[uint64]*handle),

@@ -24,6 +24,8 @@ type outsideDir struct {
 	// prefix is its path from the directory that is asked, with a slash behind, and
 	// behind that below the backing directory.
 	prefix, behind string
+	// at has its locks.
+	at outside
 }
 
 // gatherOutside adds them to what a user sees in a directory and below. On detours
@@ -47,9 +49,11 @@ func (f *FS) gatherOutside(seen *seenLocks, about uint64, uid uint32) {
 			continue
 		}
 		// What cannot be read has none; who asks for a lock there is told why.
-		names, _ := f.backing.LockedBut(d.behind, func(name string) bool { return held[d.prefix+name] })
+		names, _ := d.at.locked(d.behind, func(name string) bool { return held[d.prefix+name] })
 		for _, name := range names {
-			f.lookOutside(seen, d, name)
+			if !held[d.prefix+name] {
+				f.lookOutside(seen, d, name)
+			}
 		}
 	}
 	slices.SortStableFunc(seen.locks, func(a, b seenLock) int { return strings.Compare(a.path, b.path) })
@@ -74,19 +78,20 @@ func (f *FS) outsideDirs(d outsideDir, uid uint32, all []outsideDir) (_ outsideD
 	if !f.mirrors(d.id) {
 		return d, false, all
 	}
-	if d.id != rootDir {
+	if !f.beginsPlace(n.file) {
 		var err error
 		if d.behind, err = f.outsidePath(n.file.entries[0].key()); err != nil {
 			return d, false, all
 		}
 	}
+	d.at = f.mirror.at(d.id)
 	return d, true, all
 }
 
 // lookOutside adds who holds a name outside, if it is so.
 func (f *FS) lookOutside(seen *seenLocks, d outsideDir, name string) {
 	var look func() *outsider
-	f.dev.Do(func() { look = f.lookForStranger(lockspace.Key{Dir: d.id, Name: name}) })
+	f.dev.Do(func() { look, _ = f.lookForStranger(lockspace.Key{Dir: d.id, Name: name}) })
 	s := look()
 	if s == nil {
 		return

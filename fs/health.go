@@ -15,9 +15,7 @@ func (f *FS) health(*node) []byte {
 		wrong = append(wrong, "the mount is ending, so that nobody is let wait")
 	}
 	if f.mirror != nil {
-		if s := f.mirror.Stats(); s.Open >= s.Limit && s.Cached == 0 {
-			wrong = append(wrong, "as many backing files are open as can be, so that no lock is granted that has none open: raise the limit of open files (ulimit -n)")
-		}
+		wrong = append(wrong, f.mirror.wrong()...)
 	}
 	if len(wrong) == 0 {
 		return []byte("ok\n")

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"errors"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -75,8 +76,12 @@ func (f *FS) lookUpForLock(r *lockspace.Request, unique uint64, wait bool) fuse.
 		place = f.table.Reserve()
 	}
 	threads := append([]uint32(nil), f.asked...)
-	open := f.openOutside()
-	f.lookUpAt(unique, place, func(x *facts) {
+	limit := time.Duration(0)
+	if r.Via == lockspace.ViaOpen && !wait { // it may be the making of a name
+		limit = makeTime
+	}
+	open, hangs := f.openOutside(limit)
+	f.lookUpWhere(unique, place, hangs, func(x *facts) {
 		open(x)
 		if pid != 0 {
 			x.look(f.procs, pid)

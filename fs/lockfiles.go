@@ -54,11 +54,11 @@ func (f *FS) lookUpLock(in *fuse.ReadIn, c controlNode) fuse.Status {
 	for w := range f.table.Waits(k) {
 		seen.waits = append(seen.waits, *w)
 	}
-	lookUp := f.lookUp
-	if len(seen.holds)+len(seen.waits) > gatherAtOnce {
+	stranger, hangs := f.lookForStranger(k)
+	lookUp := func(unique uint64, find func(*facts)) { f.lookUpWhere(unique, 0, hangs, find) }
+	if !hangs && len(seen.holds)+len(seen.waits) > gatherAtOnce {
 		lookUp = f.lookUpLong
 	}
-	stranger := f.lookForStranger(k)
 	lookUp(in.Unique, func(x *facts) {
 		seen.stranger = stranger()
 		x.reading = newReading(c.ofLock(seen, &oneLook{Processes: f.procs}))

@@ -96,7 +96,7 @@ func (c *census) look(n *node) {
 		return
 	}
 	d := &counted{id: n.ID, policy: x.Policy, open: x.isShownTo(c.uid)}
-	d.policy.leaseFrom = 0
+	d.policy.leaseFrom, d.policy.mirror = 0, c.f.mirrorOf(n.ID)
 	d.holds, d.waits = c.f.table.Count(n.ID)
 	if d.id != rootDir {
 		d.at = x.entries[0].key()

@@ -18,7 +18,9 @@ import (
 
 // Backing is where the locks of a mount are mirrored.
 type Backing struct {
-	Dir *mirror.Backing
+	// ByAgent: by an agent, see [Agents]. The rest is not used then.
+	ByAgent bool
+	Dir     *mirror.Backing
 	// Keeper has the mirror's open files, and so their locks, if this process
 	// dies, and Inherited are those that it has from the process before.
 	Keeper    mirror.Keeper
@@ -35,14 +37,9 @@ type Inherited struct {
 // mirrored is the table's mirror: it leaves out what is not mirrored.
 type mirrored struct{ f *FS }
 
-// beginMirror gives the table its mirror, if it is to have one.
-func (f *FS) beginMirror(b *Backing) {
-	if b == nil {
-		return
-	}
-	f.backing = b.Dir
-	f.begun = make(chan struct{})
-	f.mirror = mirror.New(mirror.Config{
+// newInline returns a mirror in this process, with what the process before left.
+func (f *FS) newInline(b *Backing) outside {
+	m := mirror.New(mirror.Config{
 		Backing:    b.Dir,
 		Keeper:     b.Keeper,
 		Do:         f.doWhenBegun,
@@ -53,16 +50,11 @@ func (f *FS) beginMirror(b *Backing) {
 		Text:       f.textOf,
 	})
 	for _, x := range b.Inherited {
-		if err := f.mirror.Inherit(x.ID, x.Label, x.FD); err != nil {
+		if err := m.Inherit(x.ID, x.Label, x.FD); err != nil {
 			f.log.Error("a backing file of the process before cannot be used", "err", err)
 		}
 	}
-	f.table.Mirrored(mirrored{f})
-	for _, p := range f.mirror.Missing() {
-		p.Run()
-		// What is lost by that is said by mirrorLost.
-		_ = f.mirror.Adopt(p)
-	}
+	return inline{m, b.Dir}
 }
 
 // doWhenBegun makes a step of what the mirror does by itself, when there has been
@@ -91,7 +83,7 @@ func (m mirrored) isMirrored(r *lockspace.Request) bool {
 // mirrors reports whether the locks of a directory are outside too.
 func (f *FS) mirrors(dir uint64) bool {
 	d := f.nodes.dir(dir)
-	return f.mirror != nil && d != nil && !d.file.holdsByName() && !d.file.isRemoved()
+	return f.mirror != nil && d != nil && !d.file.holdsByName() && !d.file.isRemoved() && f.mirror.at(dir) != nil
 }
 
 // Cover notes what is to be opened for a request, for the detour that follows. If
@@ -182,26 +174,29 @@ func (m mirrored) Settled(k lockspace.Key, holds []*lockspace.Hold) {
 }
 
 // openOutside returns what opens, on a detour, what has yet to be opened outside
-// for the present request.
-func (f *FS) openOutside() func(*facts) {
+// for the present request, and whether that may hang. It waits for what hangs as long
+// as limit says, 0: for ever.
+func (f *FS) openOutside(limit time.Duration) (open func(*facts), hangs bool) {
 	if len(f.unopened) == 0 {
-		return func(*facts) {}
+		return func(*facts) {}, false
 	}
-	var all []*mirror.Preparation
+	var all []preparation
 	var keys []lockspace.Key
 	for i := range f.unopened {
-		all = append(all, f.mirror.Prepare(&f.unopened[i]))
+		o := f.mirror.at(f.unopened[i].Key.Dir)
+		hangs = hangs || o.mayHang()
+		all = append(all, o.Prepare(&f.unopened[i]))
 		keys = append(keys, f.unopened[i].Key)
 	}
 	f.unopened = f.unopened[:0]
 	return func(x *facts) {
 		x.opens++
 		for _, p := range all {
-			p.Run()
+			p.Run(limit)
 		}
 		x.takeIn = func() {
 			for i, p := range all {
-				if err := f.mirror.Adopt(p); err != nil {
+				if err := p.Adopt(); err != nil {
 					if x.notOpened == nil {
 						x.notOpened = make(map[lockspace.Key]error)
 					}
@@ -209,7 +204,7 @@ func (f *FS) openOutside() func(*facts) {
 				}
 			}
 		}
-	}
+	}, hangs
 }
 
 // takeInOpened takes in what a detour has opened outside.
@@ -226,20 +221,24 @@ func (f *FS) makeOutside(unique uint64, err error) fuse.Status {
 	if !errors.Is(err, lockspace.ErrLookup) || len(f.unopened) == 0 {
 		return makeStatus(err)
 	}
-	f.lookUp(unique, f.openOutside())
+	open, hangs := f.openOutside(makeTime)
+	f.lookUpWhere(unique, 0, hangs, open)
 	return device.Parked
 }
 
 // errRemoved is why a lock has no place outside.
 var errRemoved = fmt.Errorf("its directory has been removed (%w)", unix.ESTALE)
 
-// outsidePath returns the path of a lock below the backing directory.
+// outsidePath returns the path of a lock below its place.
 func (f *FS) outsidePath(k lockspace.Key) (string, error) {
 	path := k.Name
 	for dir := k.Dir; dir != rootDir; {
 		d := f.nodes.get(dir)
 		if d == nil || len(d.file.entries) == 0 {
 			return "", errRemoved
+		}
+		if f.beginsPlace(d.file) {
+			break
 		}
 		e := d.file.entries[0]
 		if path = e.Name + "/" + path; len(path) >= unix.PathMax {
@@ -314,15 +313,16 @@ func (f *FS) strangersLock(unique uint64, r *lockspace.Request, lk fuse.FileLock
 		s = *f.facts.inTheWay
 	} else {
 		var err error
-		if s.stranger, s.found, known, err = f.mirror.ProbeFor(r); !known && err == nil {
+		o := f.mirror.at(r.Key.Dir)
+		if s.stranger, s.found, known, err = o.probeFor(r); !known && err == nil {
 			path, err := f.outsidePath(r.Key)
 			if err != nil {
 				return lk, true
 			}
-			f.lookUp(unique, func(x *facts) {
+			f.lookUpWhere(unique, 0, o.mayHang(), func(x *facts) {
 				x.inTheWay = new(inTheWay)
 				// What cannot be found out is told to who asks for the lock.
-				x.inTheWay.stranger, x.inTheWay.found, _ = f.backing.ProbeFor(path, r)
+				x.inTheWay.stranger, x.inTheWay.found, _ = o.find(path, r)
 			})
 			return lk, false
 		}

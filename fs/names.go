@@ -157,7 +157,7 @@ func (f *FS) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.E
 	if status := f.takeByName(&in.InHeader, at.key, lockspace.ViaMkdir, x.Ino, 0); status != fuse.OK {
 		return status
 	}
-	x.Policy = at.dir.file.Policy
+	x.Policy = at.dir.file.Policy.inherited()
 	f.applyPolicy(x)
 	f.enter(f.nodes.of(f.enterAs(at.key, x)), out)
 	return fuse.OK
@@ -291,7 +291,7 @@ func (f *FS) renameDirectory(in *fuse.RenameIn, from, to place, d *node, target 
 	}
 	if f.mirror != nil {
 		// The backing files would stay where they are.
-		if f.isMirroredBelow(d.file) {
+		if f.isMirroredBelow(d.file) || f.movesPlace(d.file, to.dir.ID) && f.isHeldBelow(d.file, f.mirrorOf(to.dir.ID)) {
 			return fuse.Status(unix.EBUSY)
 		}
 		defer f.mirror.Renamed()

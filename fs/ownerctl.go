@@ -199,8 +199,7 @@ func (f *FS) takeAll(w *ownerWrite, all []wantedLock) fuse.Status {
 	refused, err := f.table.TryAll(requests)
 	switch {
 	case errors.Is(err, lockspace.ErrLookup) && len(f.unopened) > 0:
-		f.lookUp(w.in.Unique, f.openOutside())
-		return device.Parked
+		return f.makeOutside(w.in.Unique, err)
 	case errors.Is(err, lockspace.ErrHeld):
 		f.setConflicts(o, f.inTheWayOf(all))
 		return fuse.EBUSY
@@ -294,6 +293,7 @@ func (f *FS) mayTake(in *fuse.InHeader, r *resource, held bool, key *lockspace.K
 // inTheWayOf says who is in the way of somebody who wants locks, for conflicts.
 func (f *FS) inTheWayOf(all []wantedLock) string {
 	var b conflictLines
+	var unseen *resource // of which a step cannot find out who has it outside
 	for i := range all {
 		t := &all[i]
 		f.table.InTheWay(t.Request, func(h *lockspace.Hold, q *lockspace.Wait) bool {
@@ -312,10 +312,17 @@ func (f *FS) inTheWayOf(all []wantedLock) string {
 			b.add("state=grace", t.resource)
 		}
 		if f.mirrors(t.Key.Dir) && f.holdOfParty(&t.Request) == nil {
-			if s, found, _, err := f.mirror.ProbeFor(&t.Request); found && err == nil {
+			switch s, found, known, err := f.mirror.at(t.Key.Dir).probeFor(&t.Request); {
+			case err != nil:
+			case found:
 				b.add(fmt.Sprintf("state=outside pid=%d mode=%s", s.Pid, s.Mode), t.resource)
+			case !known:
+				unseen = t.resource
 			}
 		}
+	}
+	if b.Len() == 0 && unseen != nil {
+		b.add("state=outside pid=0", unseen)
 	}
 	return b.String()
 }

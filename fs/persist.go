@@ -48,6 +48,9 @@ const (
 	// ownerrecord.go.
 	kindOwner = 21
 	kindOwned = 22
+	// kindMirror is the place of a directory that has one of its own, which a program
+	// that knows of none must not take over.
+	kindMirror = 24
 )
 
 // Records is a [Journal] that writes records to a store.
@@ -59,6 +62,8 @@ type Records struct {
 	// They are never given out twice, so they outlive the records that had
 	// them.
 	reserved [counters]uint64
+	// mirrors are the directories that have a record of their place.
+	mirrors map[uint64]bool
 }
 
 // Counters that are reserved, by their record's number.
@@ -76,7 +81,11 @@ const reserve = 1 << 20
 // NewRecords returns a Journal over a store. saved is what was read back from
 // it, the zero Saved if it is empty.
 func NewRecords(store Store, saved *Saved) *Records {
-	return &Records{store: store, reserved: saved.counters}
+	r := &Records{store: store, reserved: saved.counters, mirrors: make(map[uint64]bool)}
+	for ino := range saved.mirrors {
+		r.mirrors[ino] = true
+	}
+	return r
 }
 
 // count sees to it that number n is reserved. Records that are put again have
@@ -126,6 +135,21 @@ func (r *Records) PutFile(x *FileRecord) {
 		}
 	}
 	r.put(kindFile, x.Ino, e)
+	if x.Kind == directory {
+		r.putMirror(x.Ino, x.Policy.mirror)
+	}
+}
+
+// putMirror records the place of a directory, "" if it has none of its own.
+func (r *Records) putMirror(ino uint64, place string) {
+	switch {
+	case place != "":
+		r.mirrors[ino] = true
+		r.store.Put(kindMirror, ino, []byte(place))
+	case r.mirrors[ino]:
+		delete(r.mirrors, ino)
+		r.store.Drop(kindMirror, ino)
+	}
 }
 
 func (r *Records) PutEntry(n *EntryRecord) {
@@ -254,7 +278,6 @@ func (r *Records) PutNumbers(n *NumbersRecord) {
 func (r *Records) DropNode(id uint64)                { r.store.Drop(kindNode, id) }
 func (r *Records) DropHandle(id uint64)              { r.store.Drop(kindHandle, id) }
 func (r *Records) DropBody(file uint64)              { r.store.Drop(kindBody, file) }
-func (r *Records) DropFile(ino uint64)               { r.store.Drop(kindFile, ino) }
 func (r *Records) DropEntry(id uint64)               { r.store.Drop(kindEntry, id) }
 func (r *Records) DropContent(handle uint64)         { r.store.Drop(kindContent, handle) }
 func (r *Records) DropPiece(id uint64)               { r.store.Drop(kindPiece, id) }
@@ -267,5 +290,11 @@ func (r *Records) DropLockDir(id uint64)             { r.store.Drop(kindLockDir,
 func (r *Records) DropNumbers(id uint64)             { r.store.Drop(kindNumbers, id) }
 func (r *Records) begin() encoder                    { return encoder{r.buf[:0]} }
 func (r *Records) put(k uint8, id uint64, e encoder) { r.buf = e.b; r.store.Put(k, id, e.b) }
+
+// DropFile drops a file, and what goes with it.
+func (r *Records) DropFile(ino uint64) {
+	r.store.Drop(kindFile, ino)
+	r.putMirror(ino, "")
+}
 
 var _ Journal = (*Records)(nil)

@@ -46,6 +46,9 @@ type Policy struct {
 	// leaseFrom is since when the lease is what it is, on the clock of
 	// [lockspace.Instant.Boot]: what is held then has a whole one.
 	leaseFrom time.Duration
+	// mirror is where locks are mirrored, see mirrorpolicy.go. "": as in the directory
+	// that it is in. It has a record of its own.
+	mirror string
 }
 
 // policyKey is a key of policies. The table of them is what command lines and
@@ -99,6 +102,11 @@ var policyKeys = []policyKey{
 		name: "publish", control: controlPublish,
 		get: func(p *Policy) string { return publishNames[p.publish] },
 		set: func(p *Policy, value string) error { return choose(&p.publish, publishNames[:], value) },
+	},
+	{
+		name: "mirror", control: controlMirror,
+		get: func(p *Policy) string { return formatMirror(p.mirror) },
+		set: func(p *Policy, value string) error { return setMirror(&p.mirror, value) },
 	},
 }
 
@@ -246,6 +254,9 @@ func policyEntries() []controlEntry {
 				return nil
 			},
 		})
+		if k.control == controlMirror {
+			entries[i].write = (*FS).writeMirror
+		}
 	}
 	return entries
 }
@@ -267,7 +278,7 @@ type Lockspace struct {
 // but for what is set. The error says what is wrong with it.
 func ParseLockspace(text string, root Policy) (Lockspace, error) {
 	name, settings, some := strings.Cut(text, ":")
-	s := Lockspace{Name: name, Policy: root}
+	s := Lockspace{Name: name, Policy: root.inherited()}
 	switch {
 	case name == "" || name == "." || name == ".." || name == controlName || strings.Contains(name, "/") || len(name) > maxName:
 		return s, fmt.Errorf("%q: not a name that a lockspace can have", name)
@@ -275,7 +286,7 @@ func ParseLockspace(text string, root Policy) (Lockspace, error) {
 		return s, nil
 	}
 	var err error
-	s.Policy, err = root.With(settings)
+	s.Policy, err = s.Policy.With(settings)
 	return s, err
 }
 

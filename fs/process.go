@@ -127,6 +127,8 @@ type facts struct {
 	listed  []string
 	// inTheWay is who outside is in the way of what F_GETLK asks about.
 	inTheWay *inTheWay
+	// placeReady says whether a directory can be mirrored in.
+	placeReady *error
 }
 
 func newFacts() *facts {
@@ -155,6 +157,12 @@ func (f *FS) lookUp(unique uint64, find func(*facts)) { f.lookUpAt(unique, 0, fi
 
 // lookUpAt is lookUp for a request with a place in the queue, which it keeps.
 func (f *FS) lookUpAt(unique, place uint64, find func(*facts)) {
+	f.lookUpWhere(unique, place, false, find)
+}
+
+// lookUpWhere is lookUpAt for what may hang, if hangs says so, see
+// [device.Conn.Aside].
+func (f *FS) lookUpWhere(unique, place uint64, hangs bool, find func(*facts)) {
 	found := newFacts()
 	if old := f.facts; old != nil {
 		*found = *old // nobody else uses it any more
@@ -162,7 +170,11 @@ func (f *FS) lookUpAt(unique, place uint64, find func(*facts)) {
 	if place != 0 {
 		found.place = place
 	}
-	f.dev.Detour(unique, found.place, func() any {
+	detour := f.dev.Detour
+	if hangs {
+		detour = f.dev.Aside
+	}
+	detour(unique, found.place, func() any {
 		find(found)
 		return found
 	})

@@ -92,8 +92,8 @@ func (f *FS) readsOwn(h *handle, pid uint32) bool {
 func (f *FS) lookUpRecord(unique uint64, d *node) {
 	k, pidOnly := d.key, f.policyOf(d).readsPid()
 	holds, waiting := slices.Collect(f.table.Holds(k)), f.table.Waiting(k)
-	stranger := f.lookForStranger(k)
-	f.lookUp(unique, func(x *facts) {
+	stranger, hangs := f.lookForStranger(k)
+	f.lookUpWhere(unique, 0, hangs, func(x *facts) {
 		s := stranger()
 		switch {
 		case pidOnly && len(holds) > 0:

@@ -36,6 +36,8 @@ type Saved struct {
 	counters [counters]uint64
 	pidNS    uint64
 	names    texts
+	// mirrors are the places of directories that have one of their own.
+	mirrors map[uint64]string
 }
 
 // Load reads one record. Records come in any order. Errors: [ErrRecord].
@@ -132,6 +134,16 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 			return fmt.Errorf("counter %d: %w", id, ErrRecord)
 		}
 		s.counters[id] = binary.NativeEndian.Uint64(data)
+		return nil
+	case kindMirror:
+		var place string
+		if err := setMirror(&place, string(data)); err != nil || place == "" {
+			return fmt.Errorf("mirror of directory %d: %w", id, ErrRecord)
+		}
+		if s.mirrors == nil {
+			s.mirrors = make(map[uint64]string)
+		}
+		s.mirrors[id] = place
 		return nil
 	case kindPidNS:
 		s.pidNS = d.u64()
@@ -266,6 +278,12 @@ func (f *FS) restoreFiles(s *Saved) (map[uint64]*file, error) {
 		if x.Ino > maxNode || !put(files, x.Ino, x) {
 			return nil, fmt.Errorf("file %d is there twice, or cannot be: %w", x.Ino, ErrRecord)
 		}
+	}
+	for ino, place := range s.mirrors {
+		if x := files[ino]; x == nil || x.Kind != directory {
+			return nil, fmt.Errorf("mirror: no directory %d: %w", ino, ErrRecord)
+		}
+		files[ino].Policy.mirror = place
 	}
 	entries := slices.SortedFunc(s.entries.all(), func(a, b *entry) int { return cmp.Compare(a.ID, b.ID) })
 	for _, e := range entries {

@@ -12,7 +12,7 @@ import (
 // administrator kept out, nor give anybody what another holds, or what is kept from
 // everybody. Within a step.
 func (f *FS) Save(store Putter) {
-	r := &Records{store: putOnly{store}, reserved: [counters]uint64{math.MaxUint64, math.MaxUint64, math.MaxUint64}}
+	r := &Records{store: putOnly{store}, reserved: [counters]uint64{math.MaxUint64, math.MaxUint64, math.MaxUint64}, mirrors: make(map[uint64]bool)}
 	r.PutPidNS(f.procs.Namespace())
 	f.saveDirectory(r, f.nodes.get(rootDir).file, make(map[*file]bool))
 	f.saveOwners(r)

@@ -24,12 +24,13 @@ func (f *FS) heldOutside(unique uint64, k lockspace.Key) (held, known bool) {
 	if f.facts != nil && f.facts.outside != nil {
 		return *f.facts.outside, true
 	}
-	_, held, known, err := f.mirror.Probe(k)
+	o := f.mirror.at(k.Dir)
+	_, held, known, err := o.probeFor(anybody(k))
 	if known || err != nil {
 		return held, true
 	}
-	stranger := f.lookForStranger(k)
-	f.lookUp(unique, func(x *facts) {
+	stranger, _ := f.lookForStranger(k)
+	f.lookUpWhere(unique, 0, o.mayHang(), func(x *facts) {
 		held := stranger() != nil
 		x.outside = &held
 	})
@@ -43,39 +44,40 @@ type outsider struct {
 	published []published
 }
 
-// lookForStranger returns what looks, on a detour, who holds a lock outside; nil if
-// nobody does, or it cannot be told.
-func (f *FS) lookForStranger(k lockspace.Key) func() *outsider {
+// lookForStranger returns what looks, on a detour, who holds a lock outside, nil if
+// nobody does, or it cannot be told; and whether that may hang.
+func (f *FS) lookForStranger(k lockspace.Key) (look func() *outsider, hangs bool) {
 	nobody := func() *outsider { return nil }
 	if !f.mirrors(k.Dir) {
-		return nobody
+		return nobody, false
 	}
 	path, err := f.outsidePath(k)
 	if err != nil {
-		return nobody
+		return nobody, false
 	}
-	mine := f.mirror.Leads(k) // what is published is this mount's then
-	switch s, found, known, err := f.mirror.Probe(k); {
+	o := f.mirror.at(k.Dir)
+	mine := o.leads(k) // what is published is this mount's then
+	switch s, found, known, err := o.probeFor(anybody(k)); {
 	case found:
-		return func() *outsider { return f.lookAtStranger(path, s, mine) }
+		return func() *outsider { return f.lookAtStranger(o, path, s, mine) }, o.mayHang()
 	case known || err != nil || f.table.Held(k):
-		return nobody
+		return nobody, false
 	}
 	return func() *outsider {
-		if s, found, err := f.backing.Probe(path); err == nil && found {
-			return f.lookAtStranger(path, s, mine)
+		if s, found, err := o.find(path, anybody(k)); err == nil && found {
+			return f.lookAtStranger(o, path, s, mine)
 		}
 		return nil
-	}
+	}, o.mayHang()
 }
 
 // lookAtStranger adds what is published about him. On detours only.
-func (f *FS) lookAtStranger(path string, s mirror.Foreign, mine bool) *outsider {
+func (f *FS) lookAtStranger(o outside, path string, s mirror.Foreign, mine bool) *outsider {
 	x := &outsider{Foreign: s}
 	if mine {
 		return x
 	}
-	if text, err := f.backing.Published(path); err == nil && text != nil {
+	if text, err := o.published(path); err == nil && text != nil {
 		x.published = parsePublished(f.procs, text)
 	}
 	return x
@@ -124,15 +126,16 @@ func (f *FS) strangersIn(in *fuse.ReadIn, dir *node) (names []string, known bool
 		return h.strangers, true
 	}
 	path := ""
-	if dir.ID != rootDir {
+	if !f.beginsPlace(dir.file) {
 		var err error
 		if path, err = f.outsidePath(dir.file.entries[0].key()); err != nil {
 			return nil, true
 		}
 	}
-	f.lookUp(in.Unique, func(x *facts) {
+	o := f.mirror.at(dir.ID)
+	f.lookUpWhere(in.Unique, 0, o.mayHang(), func(x *facts) {
 		// What cannot be read has none; who asks for a lock there is told why.
-		names, _ := f.backing.Locked(path)
+		names, _ := o.locked(path, func(string) bool { return false })
 		x.listed = append([]string{}, names...)
 	})
 	return nil, false

@@ -26,8 +26,12 @@ func init() {
 
 // clientMain is the main function of client processes: without arguments they
 // serve requests; "take PATH" is a program like those that [process] starts,
-// written in Go, and "owners" what uses the packages of named owners.
+// written in Go, "owners" what uses the packages of named owners; "hanging" is a
+// filesystem, see hanging_test.go.
 func clientMain(args []string) int {
+	if len(args) == 3 && args[0] == "hanging" {
+		return serveHanging(args[1], args[2])
+	}
 	if len(args) == 2 && args[0] == "take" {
 		return takeAndHold(args[1])
 	}

@@ -27,13 +27,7 @@ var everyStep = []string{"read", "begun", "entry", "decided", "written", "commit
 	"recorded", "given back", "done", "slot prepared"}
 
 // behind is the path of the scene's backing file.
-func (s *scene) behind() string {
-	i := len(s.m.argv) - 1
-	for s.m.argv[i] != "--backing" {
-		i--
-	}
-	return filepath.Join(s.m.argv[i+1], s.name)
-}
+func (s *scene) behind() string { return filepath.Join(s.backing, s.name) }
 
 // stranger has c open the backing file; fd2.
 func stranger(s *scene) {
@@ -48,6 +42,11 @@ func stranger(s *scene) {
 func (s *scene) outside(shared, exclusive error) {
 	s.t.Helper()
 	for kind, want := range map[int16]error{unix.F_RDLCK: shared, unix.F_WRLCK: exclusive} {
+		if want == nil {
+			wantFreeOutside(s.t, fmt.Sprintf("the stranger's lock of kind %d", kind), s.c, s.fd2, unix.F_OFD_SETLK, lk(kind, 0, toEnd))
+			s.want("the stranger's unlock", s.c.Fcntl(s.fd2, unix.F_OFD_SETLK, un(0, toEnd)), nil)
+			continue
+		}
 		s.want(fmt.Sprintf("the stranger's lock of kind %d", kind), s.c.Fcntl(s.fd2, unix.F_OFD_SETLK, lk(kind, 0, toEnd)), want)
 		s.want("the stranger's unlock", s.c.Fcntl(s.fd2, unix.F_OFD_SETLK, un(0, toEnd)), nil)
 	}
@@ -158,12 +157,14 @@ var mirrorKinds = []mirrorKind{
 }
 
 func TestEveryStepOfAMirroredLock(t *testing.T) {
-	m, p := crashMount(t, "--backing", t.TempDir())
+	backing := t.TempDir()
+	m, p := crashMount(t, mirroredIn(t, backing)...)
 	m.Deadline(5 * answerLimit)
 	deaths := 0
 	for number, k := range slices.Concat(mirrorKinds, ownerMirrorKinds) {
 		t.Run(k.name, func(t *testing.T) {
 			s := newScene(t, m, p)
+			s.backing = backing
 			met := map[string]bool{}
 			for i, step := range slices.Concat(everyStep, k.steps) {
 				for pass := range uint32(2) {

@@ -25,8 +25,8 @@ type scene struct {
 	name, path string
 	// names: the cases leave names behind.
 	names bool
-	// hold is the mount's policy.
-	hold string
+	// hold is the mount's policy, backing the directory that it is mirrored in.
+	hold, backing string
 	// a mostly holds, b wants, c comes after; look looks on.
 	a, b, c, look *Client
 	// token is the highest that was seen.

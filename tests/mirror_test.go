@@ -26,7 +26,7 @@ type mirroredMount struct {
 func mountBacked(t testing.TB, flags ...string) *mirroredMount {
 	t.Helper()
 	dir := t.TempDir()
-	return &mirroredMount{mount(t, append([]string{"--backing", dir}, flags...)...), dir}
+	return &mirroredMount{mount(t, append(mirroredIn(t, dir), flags...)...), dir}
 }
 
 // Behind returns the path of a name's file in the backing directory.
@@ -99,7 +99,7 @@ func TestWaitsForStrangers(t *testing.T) {
 	fd, other := a.Open(m.Path("x"), openFlags), b.Open(m.Path("x"), openFlags)
 	var took []time.Duration
 	for range 9 {
-		wantErr(t, "the stranger's lock", stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)), nil)
+		wantFreeOutside(t, "the stranger's lock", stranger, file, unix.F_SETLK, wr(0, toEnd))
 		waits := a.StartFlock(fd, unix.LOCK_EX)
 		waits.MustBlock(t)
 		behind := b.StartFcntl(other, unix.F_SETLKW, wr(0, toEnd))
@@ -118,7 +118,7 @@ func TestWaitsForStrangers(t *testing.T) {
 	} else {
 		t.Logf("in %v after the stranger has left", soon)
 	}
-	wantErr(t, "the stranger's lock", stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)), nil)
+	wantFreeOutside(t, "the stranger's lock", stranger, file, unix.F_SETLK, wr(0, toEnd))
 	killed := newClient(t)
 	killed.StartFlock(killed.Open(m.Path("x"), openFlags), unix.LOCK_EX).MustBlock(t)
 	killed.Kill()
@@ -182,7 +182,7 @@ func TestManyMirroredNames(t *testing.T) {
 	m := newMount(t)
 	dir := t.TempDir()
 	m.wrapper = []string{"prlimit", "--nofile=1024:1024"}
-	m.mount([]string{"--backing", dir})
+	m.mount(mirroredIn(t, dir))
 	a := newClient(t)
 	for i := range 10_000 {
 		wantErr(t, "close", a.Close(a.Open(m.Path(fmt.Sprint("lock", i)), takeFlags)), nil)
@@ -267,7 +267,7 @@ func TestLostMirror(t *testing.T) {
 // one table for exclusion, whatever workers die.
 func TestNeverTwoInsideOverTwoMounts(t *testing.T) {
 	first := mountBacked(t)
-	second := mount(t, "--backing", first.backing)
+	second := mount(t, mirroredIn(t, first.backing)...)
 	limit := hammerTime(t)
 	first.Deadline(limit + time.Minute)
 	second.Deadline(limit + time.Minute)
@@ -381,6 +381,10 @@ func TestProgramsOutside(t *testing.T) {
 		out, err := command(nil, "sqlite3", "-batch", "-bail", database, commands).CombinedOutput()
 		return string(out), err
 	}
+	patient := func(commands string) (string, error) { // for what is given back, see wantFreeOutside
+		out, err := command(nil, "sqlite3", "-batch", "-bail", "-cmd", patience(t), database, commands).CombinedOutput()
+		return string(out), err
+	}
 	if out, err := sqlite("PRAGMA journal_mode=DELETE; CREATE TABLE t(x); INSERT INTO t VALUES(1);"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -395,7 +399,7 @@ func TestProgramsOutside(t *testing.T) {
 		t.Errorf("SQLite reads what is held exclusively: %q", out)
 	}
 	wantErr(t, "flock", a.Flock(fd, unix.LOCK_SH|unix.LOCK_NB), nil)
-	if out, err := sqlite("SELECT x FROM t;"); err != nil || out != "1\n" {
+	if out, err := patient("SELECT x FROM t;"); err != nil || out != "1\n" {
 		t.Errorf("SQLite beside a reader: %q, %v", out, err)
 	}
 	if out, err := sqlite("INSERT INTO t VALUES(2);"); err == nil || !strings.Contains(out, "locked") {
@@ -405,7 +409,7 @@ func TestProgramsOutside(t *testing.T) {
 	if after, err := os.ReadFile(database); err != nil || string(after) != string(before) {
 		t.Errorf("the database has changed, %v", err)
 	}
-	if out, err := sqlite("INSERT INTO t VALUES(2); SELECT count(*) FROM t;"); err != nil || out != "2\n" {
+	if out, err := patient("INSERT INTO t VALUES(2); SELECT count(*) FROM t;"); err != nil || out != "2\n" {
 		t.Errorf("SQLite alone: %q, %v", out, err)
 	}
 	// And the other way round: what they hold.

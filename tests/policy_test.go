@@ -14,7 +14,7 @@ import (
 func TestPoliciesAreFiles(t *testing.T) {
 	m := mount(t, "--space", "legacy:hold=name,reap=none", "--space", "plain", "-o", "rw,noatime,read=pid,space=leased:lease=1h:grace=5")
 	for script, want := range map[string]string{
-		`cd .lockfs/policy && tail -n +1 *`:                          "==> grace <==\n0\n\n==> hold <==\nhandle\n\n==> ids <==\n0\n\n==> lease <==\n0\n\n==> read <==\npid\n\n==> reap <==\npid\n",
+		`cd .lockfs/policy && tail -n +1 *`:                          "==> grace <==\n0\n\n==> hold <==\nhandle\n\n==> ids <==\n0\n\n==> lease <==\n0\n\n==> mirror <==\ninherit\n\n==> publish <==\nauto\n\n==> read <==\npid\n\n==> reap <==\npid\n",
 		`cd legacy/.lockfs/policy && cat hold read reap lease grace`: "name\npid\nnone\n0\n0\n",
 		`cd leased/.lockfs/policy && cat hold read reap lease grace`: "handle\npid\npid\n1h\n5s\n",
 		`cd plain/.lockfs/policy && cat hold read reap lease grace`:  "handle\npid\npid\n0\n0\n",

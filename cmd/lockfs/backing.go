@@ -42,11 +42,13 @@ func openBacking(path, mountPoint string) (*os.File, error) {
 		return nil, fmt.Errorf("%w: only %d of its files could be open at a time; raise the limit of open files (ulimit -n), to 1024 at least",
 			errBacking, room)
 	}
-	// What is not a directory is not even opened, so a FIFO holds nobody up.
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	// What is not a directory is not even opened, so a FIFO holds nobody up. With O_PATH
+	// there is nothing that the end of a process would have to wait for, however long
+	// the filesystem does not answer.
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err == nil {
 		// Reading is one permission, to reach what is in it another.
-		if err = unix.Faccessat(fd, ".", unix.X_OK, unix.AT_EACCESS); err != nil {
+		if err = unix.Faccessat(fd, ".", unix.R_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
 			_ = unix.Close(fd)
 		}
 	}

@@ -28,6 +28,13 @@ type config struct {
 	kept     bool
 	failures int
 	first    reservation
+	// mirrorFiles: the worker has the line for the mirror's files also without a
+	// backing directory.
+	mirrorFiles bool
+	// isAgent: this process was started by a worker, to mirror in a place; see
+	// agentprocess.go.
+	isAgent bool
+	agent   string
 	// couldKeep is the question whether this program could be the keeper, with
 	// the format of the handover; see handover.go.
 	couldKeep string
@@ -67,8 +74,10 @@ func parse(args []string) (config, error) {
 	flags.IntVar(&c.failures, "failures", 0, "")
 	flags.Uint64Var(&c.first.used, "first-token", 0, "")
 	flags.Uint64Var(&c.first.onDisk, "reserved", 0, "")
+	flags.BoolVar(&c.mirrorFiles, "mirror-files", false, "")
+	flags.StringVar(&c.agent, "agent", "", "")
 	flags.StringVar(&c.couldKeep, "could-keep", "", "")
-	for _, internal := range []string{"worker", "oom-score", "mount-id", "kept", "failures", "first-token", "reserved", "could-keep"} {
+	for _, internal := range []string{"worker", "oom-score", "mount-id", "kept", "failures", "first-token", "reserved", "mirror-files", "agent", "could-keep"} {
 		_ = flags.MarkHidden(internal)
 	}
 	help := flags.BoolP("help", "h", false, "print this and exit")
@@ -85,6 +94,7 @@ func parse(args []string) (config, error) {
 	if c.worker && !flags.Changed("backing") {
 		c.backing = noBacking // its keeper is of a version that knew no other
 	}
+	c.isAgent = flags.Changed("agent")
 	for _, text := range *options {
 		if err := c.setOptions(text, level); err != nil {
 			return c, fmt.Errorf("-o %s: %w", text, err)

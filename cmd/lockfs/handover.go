@@ -40,16 +40,20 @@ type handover struct {
 	Descriptors map[string]int `json:"descriptors,omitempty"`
 }
 
-// Formats. Programs that know the second know the first too.
+// Formats. Programs that know one know those before it too.
 const (
 	formatPlain   = 1
 	formatBacking = 2 // with a backing directory, and perhaps the mirror's files
+	formatAgents  = 3 // perhaps with the mirror's files, though without such a directory
 )
 
 // format returns what this keeper leaves.
 func (k *keeper) format() int {
-	if k.backing != nil {
+	switch {
+	case k.backing != nil:
 		return formatBacking
+	case k.worker != nil && k.worker.mirror != nil:
+		return formatAgents
 	}
 	return formatPlain
 }
@@ -115,8 +119,8 @@ func parseHandover(text []byte, fds map[string]int) (*inherited, error) {
 	if err := json.Unmarshal(text, &in.handover); err != nil {
 		return nil, fmt.Errorf("what the last keeper left is not understood: %w", err)
 	}
-	if in.Format != formatPlain && in.Format != formatBacking {
-		return nil, fmt.Errorf("what the last keeper left is of format %d, this program has %d", in.Format, formatBacking)
+	if in.Format < formatPlain || in.Format > formatAgents {
+		return nil, fmt.Errorf("what the last keeper left is of format %d, this program has %d", in.Format, formatAgents)
 	}
 	in.fds = in.Descriptors
 	if fds != nil {
@@ -303,8 +307,8 @@ func workerEnvironment() []string {
 
 // couldKeep answers examine.
 func couldKeep(format string) int {
-	if n, err := strconv.Atoi(format); err != nil || n < formatPlain || n > formatBacking {
-		fmt.Fprintf(os.Stderr, "lockfs: cannot take over from a keeper of format %s, this program has %d\n", format, formatBacking)
+	if n, err := strconv.Atoi(format); err != nil || n < formatPlain || n > formatAgents {
+		fmt.Fprintf(os.Stderr, "lockfs: cannot take over from a keeper of format %s, this program has %d\n", format, formatAgents)
 		return exitUsage
 	}
 	return exitOK

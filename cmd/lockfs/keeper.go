@@ -35,8 +35,8 @@ type keeper struct {
 	mount  *device.MountPoint
 	memory int        // descriptor
 	dir    *state.Dir // nil: nothing is kept on disk
-	// backing is the directory of the mirror and mirror its open files, nil if
-	// there is none.
+	// backing is the directory of the mirror, nil if there is none, and mirror its open
+	// files, and the lines to agents.
 	backing *os.File
 	mirror  *mirrorStore
 	// first are the tokens of a new mount.
@@ -102,9 +102,11 @@ func newKeeper(c config, hangups, stops chan os.Signal, log *slog.Logger, flush 
 		_ = place.Close()
 		return nil, err
 	}
-	if k.backing != nil {
-		k.mirror = newMirrorStore(log)
+	if err = checkMirrors(&c.policy, place.Dir()); err != nil {
+		_ = place.Close()
+		return nil, err
 	}
+	k.mirror = newMirrorStore(log)
 	if k.memory, err = state.Create(slots); err != nil {
 		_ = place.Close()
 		return nil, fmt.Errorf("cannot make the state: %w", err)
@@ -354,15 +356,14 @@ func (k *keeper) startFrom(program string) error {
 	if k.dir != nil {
 		fds[workerDir-first], stateDir = int(k.dir.File().Fd()), ""
 	}
-	var line *mirrorLine
-	if k.mirror != nil {
-		var theirs int
-		var err error
-		if line, theirs, err = k.mirror.lineTo(); err != nil {
-			return err
-		}
-		defer unix.Close(theirs)
-		fds[workerBacking-first], fds[workerMirror-first] = int(k.backing.Fd()), theirs
+	line, theirs, err := k.mirror.lineTo()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(theirs)
+	fds[workerMirror-first] = theirs
+	if k.backing != nil {
+		fds[workerBacking-first] = int(k.backing.Fd())
 	}
 	args := []string{
 		"--worker", "--oom-score=" + k.score, "--log-level=" + k.config.logLevel.String(),
@@ -370,16 +371,17 @@ func (k *keeper) startFrom(program string) error {
 		fmt.Sprintf("--failures=%d", k.failures), "--state-dir=" + stateDir, "--backing=" + backingName(k.backing),
 		fmt.Sprintf("--first-token=%d", k.first.used), fmt.Sprintf("--reserved=%d", k.first.onDisk),
 	}
+	if k.backing == nil {
+		args = append(args, "--mirror-files")
+	}
 	args = append(append(args, k.config.policy.flags()...), "--", k.mount.Dir)
 	w, err := startWorker(program, args, fds[:]...)
 	if err != nil {
 		line.finish()
 		return err
 	}
-	if line != nil {
-		w.mirror = line
-		line.begin()
-	}
+	w.mirror = line
+	line.begin()
 	k.worker = w
 	k.log.Debug("worker started", "worker", w.process.Pid)
 	return nil

@@ -36,6 +36,9 @@ func run(args []string) int {
 		closeOnExec(c)
 		return runWorker(c, log)
 	}
+	if c.isAgent {
+		return runAgent(c, log)
+	}
 	if c.couldKeep != "" {
 		return couldKeep(c.couldKeep)
 	}

@@ -68,7 +68,7 @@ func (s *mirrorStore) adopt(list int) {
 // program gets, and lets it have the files. undo is for when it does not take
 // over after all.
 func (k *keeper) leaveMirror(fds map[string]int) (undo func(), err error) {
-	if k.mirror == nil {
+	if k.format() == formatPlain {
 		return func() {}, nil
 	}
 	if k.worker.mirror == nil {
@@ -100,11 +100,10 @@ func (k *keeper) leaveMirror(fds map[string]int) (undo func(), err error) {
 // all that a service manager keeps. The line is the one to the worker that is
 // there, nil if there is none.
 func (k *keeper) adoptMirror(in *inherited) *mirrorLine {
-	dir, ok := in.fds[fdBacking]
-	if !ok {
-		return nil
+	if dir, ok := in.fds[fdBacking]; ok {
+		k.backing = os.NewFile(uintptr(dir), in.Backing)
 	}
-	k.backing, k.mirror = os.NewFile(uintptr(dir), in.Backing), newMirrorStore(k.log)
+	k.mirror = newMirrorStore(k.log)
 	if list, ok := in.fds[fdMirrorFiles]; ok {
 		k.mirror.adopt(list)
 	}

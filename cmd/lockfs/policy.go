@@ -16,6 +16,9 @@ hold=handle (default): a lock taken with O_EXCL lives as long as its open
 file; hold=name: as long as its name; hold=open: every open takes the lock
 read=record, pid: what a held lock with an empty body reads as
 reap=pid, creator, none: whose death ends a hold by name
+mirror=inherit, none, DIRECTORY, direct:DIRECTORY: where locks are fcntl locks
+too: nowhere but in the backing directory, nowhere, on the files in a directory,
+on those that are there already
 lease=TIME: a hold ends unless it is renewed in this time (0: never)
 grace=TIME: after an abnormal end nobody gets the lock for this long
 ids=COUNT, unlimited: there are numbered locks to allocate (0: none)
@@ -75,7 +78,8 @@ func (c *config) setOptions(text string, level *string) error {
 			// The comma is taken.
 			name, settings, some := strings.Cut(value, ":")
 			if some {
-				name += ":" + strings.ReplaceAll(settings, ":", ",")
+				settings = strings.ReplaceAll(settings, ":", ",")
+				name += ":" + strings.ReplaceAll(settings, "mirror=direct,/", "mirror=direct:/")
 			}
 			c.policy.spaces = append(c.policy.spaces, name)
 		case option == "allow_other":

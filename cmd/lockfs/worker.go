@@ -31,7 +31,7 @@ const (
 	workerState   = 5 // the memory file
 	workerDir     = 6 // the state directory, unless --state-dir=none
 	workerBacking = 7 // the backing directory, unless --backing=none
-	workerMirror  = 8 // the mirror's open files, as above
+	workerMirror  = 8 // the mirror's open files and agents, from keepers that have it
 )
 
 // Messages between keeper and worker. One is one packet on a socket.
@@ -56,6 +56,8 @@ type workerProcess struct {
 	// workers, and so is the place that it is read at.
 	backing    *os.File
 	mirror     *mirrorFiles
+	agents     *agents
+	inherited  []mirrorFile // of the mirror in this process
 	memory     *state.Memory
 	conn       *device.Conn
 	filesystem *fs.FS
@@ -130,11 +132,14 @@ func (w *workerProcess) takeOver() error {
 	}
 	took.end("claim")
 	if w.config.backing != noBacking {
-		var err error
 		w.backing = os.NewFile(workerBacking, w.config.backing)
+	}
+	if w.config.keepsMirrors() {
+		var err error
 		if w.mirror, err = inheritMirrorFiles(workerMirror, w.log); err != nil {
 			return err
 		}
+		w.agents, w.inherited = newAgents(w.config, w.mirror, w.backing, w.log)
 		w.log.Debug("mirroring", "backing", w.config.backing, "inherited", len(w.mirror.Inherited()))
 		took.end("inherit")
 	}
@@ -169,6 +174,9 @@ func (w *workerProcess) takeOver() error {
 		Ends:      watcher,
 		Backing:   w.backedBy(),
 	}
+	if w.agents != nil {
+		options.Agents = w.agents
+	}
 	if options.Policy, options.Lockspaces, err = w.config.policy.parse(); err != nil {
 		return err
 	}
@@ -190,6 +198,9 @@ func (w *workerProcess) takeOver() error {
 			return err
 		}
 	}
+	if w.agents != nil {
+		w.agents.leaveOthers(w.filesystem.AgentPlaces())
+	}
 	took.end("restore")
 	if err := w.memory.Ready(); err != nil {
 		return err
@@ -209,6 +220,8 @@ func (w *workerProcess) takeOver() error {
 	}
 	if found.fresh {
 		w.warnOfBacking()
+		// So that what is held is locked outside when the mount is ready.
+		w.filesystem.AwaitMirrors()
 		return nil
 	}
 	w.log.Debug("taking over", "answers", len(undelivered), "away", len(found.away), "pending", pending)
@@ -233,25 +246,27 @@ func (w *workerProcess) backedBy() *fs.Backing {
 	if w.backing == nil {
 		return nil
 	}
+	// What a worker of a program that had no agents holds is held on as it did.
+	if mayHang(workerBacking) && len(w.inherited) == 0 {
+		return &fs.Backing{ByAgent: true}
+	}
 	b := &fs.Backing{Dir: mirror.NewBacking(int(w.backing.Fd())), Keeper: w.mirror}
-	for _, f := range w.mirror.Inherited() {
+	for _, f := range w.inherited {
 		b.Inherited = append(b.Inherited, fs.Inherited(f))
 	}
 	return b
 }
 
-// warnOfBacking says what is wrong with the backing directory, once.
+// warnOfBacking says what is wrong with the backing directory, once. Of one that may
+// hang its agent does.
 func (w *workerProcess) warnOfBacking() {
-	if w.backing == nil {
-		return
-	}
-	switch wrong, err := mirror.NewBacking(int(w.backing.Fd())).Check(); {
-	case err != nil:
-		w.log.Error("the backing directory cannot be looked at", "backing", w.config.backing, "err", err)
-	case wrong != "":
-		w.log.Warn("others can make locks be lost, or have them refused, in the backing directory: "+wrong, "backing", w.config.backing)
+	if w.backing != nil && !mayHang(workerBacking) {
+		warnOfBacking(mirror.NewBacking(int(w.backing.Fd())), w.config.backing, w.log)
 	}
 }
+
+// keepsMirrors reports whether a worker has the line for the mirror's files.
+func (c *config) keepsMirrors() bool { return c.backing != noBacking || c.mirrorFiles }
 
 // phases are how long each part of taking over took, for the log.
 type phases struct {
@@ -397,7 +412,10 @@ func closeOnExec(c config) {
 		fds = append(fds, workerDir)
 	}
 	if c.backing != noBacking {
-		fds = append(fds, workerBacking, workerMirror)
+		fds = append(fds, workerBacking)
+	}
+	if c.keepsMirrors() {
+		fds = append(fds, workerMirror)
 	}
 	for _, fd := range fds {
 		unix.CloseOnExec(fd)

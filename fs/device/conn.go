@@ -106,6 +106,7 @@ type detour struct {
 	look   func() any
 	found  any // what look returned
 	long   bool
+	aside  bool
 	// ended: it was interrupted and has been answered. Nobody waits for it.
 	ended bool
 	Traveller
@@ -307,6 +308,14 @@ func (c *Conn) LongDetour(unique uint64, look func() any) {
 	c.detour = &detour{unique: unique, look: look, long: true}
 }
 
+// Aside is [Conn.Detour] for a look that may hang for as long as something outside
+// does: it stands in no line, costs no thread while it waits, and an interrupt ends the
+// request soon, with EINTR. What was found then all the same comes to [Filesystem]
+// Recall, and the request is not carried out again.
+func (c *Conn) Aside(unique, place uint64, look func() any) {
+	c.detour = &detour{unique: unique, look: look, aside: true, Traveller: Traveller{Place: place}}
+}
+
 // Away returns how many requests are on a detour. Only within a step.
 func (c *Conn) Away() int { return len(c.detours) }
 
@@ -398,8 +407,16 @@ func (c *Conn) depart(h header, from *detour) {
 		c.ledger.Away(d.unique, d.Traveller)
 	}
 	c.detours[d.unique] = d
-	if d.long && d.Interrupted {
+	if d.mayEnd() && d.Interrupted {
 		c.endLater(d)
+	}
+	if d.aside {
+		go func() {
+			c.crash("away", h.opcode)
+			d.found = d.look()
+			c.arrive(d)
+		}()
+		return
 	}
 	line := c.lookups
 	switch {
@@ -421,6 +438,11 @@ func (c *Conn) depart(h header, from *detour) {
 func (c *Conn) arrive(d *detour) {
 	c.mu.Lock()
 	if d.ended {
+		if d.aside {
+			c.fs.Recall(d.found, 0)
+			c.fs.Recall(nil, 0)
+			c.endStep(nil, false, 0)
+		}
 		c.mu.Unlock()
 		return
 	}
@@ -475,7 +497,7 @@ func (c *Conn) interrupt(unique uint64) {
 	if d := c.detours[unique]; d != nil {
 		d.Interrupted = true
 		c.ledger.Away(unique, d.Traveller)
-		if d.long {
+		if d.mayEnd() {
 			c.endLater(d)
 		}
 		return
@@ -483,15 +505,23 @@ func (c *Conn) interrupt(unique uint64) {
 	c.fs.Interrupt(unique)
 }
 
-// endLater ends the long detour of a request that was interrupted with EINTR, if it
+// mayEnd reports whether the request can be ended while it is away.
+func (d *detour) mayEnd() bool { return d.long || d.aside }
+
+// endLater ends the detour of a request that was interrupted with EINTR, if it
 // takes much longer.
 func (c *Conn) endLater(d *detour) {
-	time.AfterFunc(interruptTime, func() {
+	after := interruptTime
+	if h, _ := parseHeader(d.Request); d.aside && h.opcode == opSetlkw {
+		after = waitTime
+	}
+	time.AfterFunc(after, func() {
 		c.Do(func() {
 			if c.detours[d.unique] == d {
 				d.ended = true
 				c.back(d)
 				c.Answer(d.unique, unix.EINTR)
+				c.checkSettled()
 			}
 		})
 	})
@@ -501,6 +531,10 @@ func (c *Conn) endLater(d *detour) {
 // of every signal, of those too that end nothing, and no program expects that the
 // reading of a file fails for one.
 const interruptTime = time.Second
+
+// waitTime is that of one who waits for a lock, of whom everybody knows that a signal
+// may end it.
+const waitTime = 100 * time.Millisecond
 
 // poll answers a POLL.
 func (c *Conn) poll(h header, in []byte) []byte {

@@ -1,0 +1,277 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/lockfs/lockfs/lockspace"
+	"github.com/lockfs/lockfs/lockspace/mirror"
+)
+
+// call is something that the agent is asked and answers.
+type call struct {
+	ask   message
+	since time.Time
+	name  *name // of a COVER
+	// done is closed when reply is there.
+	done  chan struct{}
+	reply *message
+	names []string // of a LOCKED, so far
+	// left: whoever waited for it does not any more. taken: a COVER's answer has been
+	// taken in.
+	left, taken bool
+}
+
+// end is its answer. With the client's mu held.
+func (c *call) end(reply *message) {
+	if c.reply == nil {
+		c.reply = reply
+		close(c.done)
+	}
+}
+
+// newCall makes a call, and has it sent. With mu held.
+func (c *Client) newCall(ask message) *call {
+	c.last++
+	ask.seq = c.last
+	call := &call{ask: ask, since: time.Now(), done: make(chan struct{})}
+	if c.closed {
+		call.end(&message{outcome: outcomeFailed, failure: failureOf(errClosed)})
+		return call
+	}
+	c.calls[ask.seq] = call
+	c.put(item{call: call})
+	return call
+}
+
+// await waits for an answer for as long as limit says, 0 for ever, and less if the
+// agent is known to give none.
+func (c *Client) await(call *call, limit time.Duration) (answered bool) {
+	if limit == 0 {
+		<-call.done
+		return true
+	}
+	c.mu.Lock()
+	if c.hung {
+		limit = min(limit, waitHung)
+	}
+	c.mu.Unlock()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-call.done:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// Preparation is what is being covered, as a [mirror.Preparation] is a file that is
+// being opened.
+type Preparation struct {
+	client *Client
+	call   *call
+	err    error
+}
+
+// Prepare begins what Cover answered [lockspace.ErrLookup] to for r.
+func (c *Client) Prepare(r *lockspace.Request) *Preparation {
+	path, err := c.config.Path(r.Key)
+	p := &Preparation{client: c, err: err}
+	if err != nil {
+		return p
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.name(r.Key)
+	n.path, n.uid, n.gid = path, r.Party.Taker.UID, r.Party.Taker.GID
+	p.call = c.newCall(message{
+		kind: kindCover, key: r.Key, path: path, uid: n.uid, gid: n.gid, span: span{r.Range, r.Mode},
+	})
+	p.call.name = n
+	n.open[p.call.ask.seq] = p.call
+	return p
+}
+
+// Run waits for the answer, outside of steps, for as long as limit says at most; 0:
+// however long it takes.
+func (p *Preparation) Run(limit time.Duration) {
+	if p.err == nil {
+		p.client.await(p.call, limit)
+	}
+}
+
+// Adopt takes in what it has come to, in a step. Then Cover can be asked again, in the
+// same step. Errors: [ErrNoAnswer]; what Config.Path returned; the agent's, as those of
+// [mirror.Mirror.Adopt] and [mirror.Mirror.Cover].
+func (p *Preparation) Adopt() error {
+	if p.err != nil {
+		return p.err
+	}
+	c := p.client
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p.call.reply == nil {
+		p.call.left = true
+		return ErrNoAnswer
+	}
+	return c.takeIn(p.call)
+}
+
+// takeIn takes in the answer to a COVER, within a step. With mu held.
+func (c *Client) takeIn(call *call) error {
+	n, s := call.name, call.ask.span
+	call.taken = true
+	c.touch(n)
+	switch call.reply.outcome {
+	case outcomeForeign:
+		n.answers = append(n.answers, refusal{s, lockspace.ErrForeign})
+	case outcomeFailed:
+		return call.reply.failure.err()
+	case outcomeOK:
+		n.have.Add(s.Range, s.Mode)
+	}
+	return nil
+}
+
+// ask asks the agent something, on a detour, and waits for as long as limit says.
+// Errors: [ErrNoAnswer], the agent's.
+func (c *Client) ask(m message, limit time.Duration) (*call, error) {
+	c.mu.Lock()
+	call := c.newCall(m)
+	c.mu.Unlock()
+	answered := c.await(call, limit)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !answered {
+		call.left = true
+		return call, ErrNoAnswer
+	}
+	if call.reply.outcome == outcomeFailed {
+		return call, call.reply.failure.err()
+	}
+	return call, nil
+}
+
+// ProbeFor returns who outside is in the way of r, whose lock is at path, as
+// [mirror.Mirror.ProbeFor]. On detours, for as long as limit says.
+func (c *Client) ProbeFor(path string, r *lockspace.Request, limit time.Duration) (f mirror.Foreign, found bool, err error) {
+	call, err := c.ask(message{
+		kind: kindProbe, key: r.Key, path: path, span: span{r.Range, r.Mode},
+		uid: r.Party.Taker.UID, gid: r.Party.Taker.GID,
+	}, limit)
+	if err != nil || !call.reply.found {
+		return f, false, err
+	}
+	m := call.reply
+	return mirror.Foreign{Mode: m.span.Mode, Range: m.span.Range, Pid: int(m.pid)}, true, nil
+}
+
+// Locked returns the names that are locked in a directory, as
+// [mirror.Backing.Locked]. On detours, for as long as limit says.
+func (c *Client) Locked(dir string, limit time.Duration) ([]string, error) {
+	call, err := c.ask(message{kind: kindLocked, path: dir}, limit)
+	if err != nil {
+		return nil, err
+	}
+	return call.names, nil
+}
+
+// Published returns what somebody has published of the lock at a path, as
+// [mirror.Backing.Published]. On detours, for as long as limit says.
+func (c *Client) Published(path string, limit time.Duration) ([]byte, error) {
+	call, err := c.ask(message{kind: kindPublished, path: path}, limit)
+	if err != nil || len(call.names) == 0 {
+		return nil, err
+	}
+	return []byte(call.names[0]), nil
+}
+
+// Leads reports whether nobody outside can have published anything for k, as
+// [mirror.Mirror.Leads].
+func (c *Client) Leads(k lockspace.Key) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.names[k]
+	return n != nil && n.have.Has(lockspace.Range{}, lockspace.Exclusive)
+}
+
+// Ready waits until it is known that the agent can use its directory, and returns why
+// it cannot, or [ErrNoAnswer] after limit. Not in steps.
+func (c *Client) Ready(limit time.Duration) error {
+	select {
+	case <-c.ready:
+	case <-time.After(limit):
+		return ErrNoAnswer
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failure
+}
+
+// settleReady says that it is known. With mu held.
+func (c *Client) settleReady(why error) {
+	c.failure = why
+	select {
+	case <-c.ready:
+	default:
+		close(c.ready)
+	}
+}
+
+// Wrong says what is wrong with the agent or its directory, for people; "" if nothing
+// is.
+func (c *Client) Wrong() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.failure != nil:
+		return "the mirror of " + c.config.Name + " cannot be used: " + c.failure.Error()
+	case c.hung:
+		return "the mirror of " + c.config.Name + " does not answer"
+	}
+	return ""
+}
+
+// watch asks the agent for a sign of life every now and then, and says if it gives
+// none.
+func (c *Client) watch() {
+	var ping *call
+	var asked time.Time
+	for range time.Tick(lookEvery) {
+		now := time.Now()
+		c.mu.Lock()
+		if c.closed {
+			c.mu.Unlock()
+			return
+		}
+		if ping == nil && c.socket != nil && now.Sub(asked) >= pingEvery {
+			ping, asked = c.newCall(message{kind: kindPing}), now
+		}
+		if ping != nil && ping.reply != nil {
+			if ping.reply.kind == kindReply {
+				c.stats = ping.reply.stats
+				c.settleReady(ping.reply.failure.err())
+			}
+			ping = nil
+		}
+		oldest := now
+		for _, call := range c.calls {
+			if !call.left && call.since.Before(oldest) {
+				oldest = call.since
+			}
+		}
+		if ping != nil && ping.since.Before(oldest) {
+			oldest = ping.since
+		}
+		hung := now.Sub(oldest) > hungAfter
+		was := c.hung
+		c.hung = hung
+		c.mu.Unlock()
+		switch {
+		case hung && !was:
+			c.config.Log.Error("the mirror does not answer: who wants a lock there waits", "mirror", c.config.Name)
+		case was && !hung:
+			c.config.Log.Info("the mirror answers again", "mirror", c.config.Name)
+		}
+	}
+}

@@ -1,0 +1,52 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/lockspace"
+)
+
+// Config is what a Client needs. All of it is required.
+type Config struct {
+	// Connect returns a line to an agent: of one that is there or, if that has ended
+	// or again is set, of one that it starts. It may take a second, and is called by
+	// one goroutine.
+	Connect func(again bool) (*Socket, error)
+	// Do, Reconsider, Path and Lost are as in [mirror.Config].
+	Do         func(step func())
+	Reconsider func(lockspace.Key)
+	Path       func(lockspace.Key) (string, error)
+	Lost       func(k lockspace.Key, why error)
+	// Name is what the directory is called in what people read.
+	Name string
+	Log  *slog.Logger
+}
+
+// ErrNoAnswer is the error of what was given up since the agent, or the directory
+// behind it, does not answer. It is an ETIMEDOUT.
+var ErrNoAnswer = fmt.Errorf("the backing directory does not answer (%w)", unix.ETIMEDOUT)
+
+// errClosed: the directory is not this lock's any more.
+var errClosed = errors.New("the mirror was given up meanwhile")
+
+const (
+	// hungAfter is how long the agent may take to answer before it is said that it
+	// does not.
+	hungAfter = 5 * time.Second
+	// pingEvery is how often it is asked for a sign of life, and lookEvery how often
+	// whether it owes one.
+	pingEvery = 2 * time.Second
+	lookEvery = time.Second
+	// againAfter and againMost are how long it takes until an agent is started after
+	// one that could not be, or that ended at once.
+	againAfter = 20 * time.Millisecond
+	againMost  = 5 * time.Second
+	// waitHung is how long somebody who would wait for some seconds waits for an
+	// agent that is known not to answer.
+	waitHung = 20 * time.Millisecond
+)
