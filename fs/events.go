@@ -20,7 +20,8 @@ import (
 //	taken     a lock is held, at once or after waiting
 //	released  it is given back, or a part of it: reason says how
 //	broken    it was taken away by somebody's unlink(2), whom "by" names
-//	reaped    it was held by name, and the process watched for it has ended
+//	reaped    it was held by name, or by a named owner, and the process watched for
+//	          that has ended
 //	expired   it was not renewed within its lease
 //	lost      its mirror is lost
 //	refused   a wait ends without the lock: reason says why

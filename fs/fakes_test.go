@@ -158,6 +158,7 @@ func (p *processes) Killed(tid uint32) bool {
 
 // Signal remembers what was sent, as by root.
 func (p *processes) Signal(to fs.Identity, uid uint32, signal syscall.Signal) error {
+	p.wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.signals = append(p.signals, sentSignal{to, uid, signal})

@@ -686,6 +686,45 @@ func TestOnFailure(t *testing.T) {
 	}
 }
 
+// What is due is done by the next process, if this one dies before; not if the owner
+// has been given another process meanwhile.
+func TestOnFailureIsDoneByTheNext(t *testing.T) {
+	for _, another := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			records := store{}
+			s := serveInBubble(t, func(o *fs.Options) { o.Journal = fs.NewRecords(records, new(fs.Saved)) })
+			s.caller.uid = 0
+			s.made("vm", 500, "/a")
+			s.set(1, "lease", "1s")
+			s.mustTell("vm", "onfailure<pause", "ctl<acquire")
+			release := s.procs.hold()
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			s.wantDisks("the lease has run out")
+			if another {
+				s.mustTell("vm", "pid<0")
+			}
+			s.restore(records)
+			synctest.Wait()
+			release()
+			synctest.Wait()
+			// The process before this one has sent it too, as it has not died in truth.
+			want := 2
+			if another {
+				want = 1
+			}
+			if len(s.procs.signals) != want {
+				t.Errorf("sent were %v, want %d", s.procs.signals, want)
+			}
+			s.restore(records)
+			synctest.Wait()
+			if len(s.procs.signals) != want {
+				t.Errorf("then sent were %v, want %d", s.procs.signals, want)
+			}
+		})
+	}
+}
+
 // An owner and all it has is as it was in the next process, and over a clean stop and
 // start; where its process has ended meanwhile, it holds nothing.
 func TestOwnersSurvive(t *testing.T) {

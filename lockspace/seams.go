@@ -51,7 +51,7 @@ type Reason uint8
 const (
 	Released Reason = iota // given back by its party
 	Broken                 // taken away by somebody else's unlink
-	Reaped                 // by name, and the process that was watched for it died
+	Reaped                 // by name, or a named owner, and the process that was watched for it died
 	Expired                // not renewed within its lease
 	Died                   // its open file was closed by the death of its process
 	Lost                   // its mirror is lost
