@@ -100,12 +100,7 @@ func newGluster(t testing.TB, clients int, options ...string) *gluster {
 		}
 		return g.init != 0
 	}, "there is a first process of GlusterFS")
-	var out string
-	eventually(t, 2*answerLimit, func() bool {
-		var err error
-		out, err = g.tell("volume create " + glusterVolume + " " + glusterAddress + ":" + g.brick() + " force")
-		return err == nil || strings.Contains(out, "already exists")
-	}, "GlusterFS makes a volume")
+	g.create()
 	for _, option := range append(glusterOptions, options...) {
 		g.must("volume set " + glusterVolume + " " + option)
 	}
@@ -116,11 +111,36 @@ func newGluster(t testing.TB, clients int, options ...string) *gluster {
 	return g
 }
 
+// create makes the volume, when the servers are ready for it. A gluster(8) that came
+// too early may wait for minutes.
+func (g *gluster) create() {
+	g.t.Helper()
+	var out string
+	for range 12 {
+		var err error
+		out, err = g.within(5, strings.Fields("gluster --mode=script volume create "+glusterVolume+" "+glusterAddress+":"+g.brick()+" force")...)
+		if err == nil || strings.Contains(out, "already exists") {
+			return
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	g.t.Fatalf("GlusterFS makes no volume: %s%s", out, g.log())
+}
+
+// log returns the end of what the servers have written.
+func (g *gluster) log() string {
+	out, _ := g.inside("sh", "-c", "tail -n 30 /var/log/glusterfs/*.log")
+	return out
+}
+
 func (g *gluster) brick() string { return filepath.Join(g.dir, "brick") }
 
 // inside runs a command where the servers are.
-func (g *gluster) inside(argv ...string) (string, error) {
-	enter := []string{"timeout", "--kill-after=1", "20", "nsenter", "--target", fmt.Sprint(g.init), "--all"}
+func (g *gluster) inside(argv ...string) (string, error) { return g.within(20, argv...) }
+
+// within is inside for so many seconds.
+func (g *gluster) within(seconds int, argv ...string) (string, error) {
+	enter := []string{"timeout", "--kill-after=1", fmt.Sprint(seconds), "nsenter", "--target", fmt.Sprint(g.init), "--all"}
 	out, err := command(nil, append(enter, argv...)...).CombinedOutput()
 	return string(out), err
 }
@@ -133,8 +153,7 @@ func (g *gluster) tell(words string) (string, error) {
 func (g *gluster) must(words string) {
 	g.t.Helper()
 	if out, err := g.tell(words); err != nil {
-		log, _ := g.inside("sh", "-c", "tail -n 30 /var/log/glusterfs/*.log")
-		g.t.Fatalf("gluster %s: %v\n%s%s", words, err, out, log)
+		g.t.Fatalf("gluster %s: %v\n%s%s", words, err, out, g.log())
 	}
 }
 

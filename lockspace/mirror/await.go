@@ -58,7 +58,7 @@ func (m *Mirror) awaitLock(n *name, r *lockspace.Request) {
 	case !ok:
 		m.poll(n) // it may be had by now
 	case f.awaits[what]: // for both
-	case m.threads >= maxThreads || len(f.awaits) >= maxFileThreads:
+	case m.config.Backing.remote, m.threads >= maxThreads, len(f.awaits) >= maxFileThreads:
 		m.poll(n)
 	case what.Mode == lockspace.Exclusive:
 		m.startAwait(f, what)

@@ -92,9 +92,10 @@ const (
 	maxThreads     = 128
 	maxFileThreads = 8
 	// pollEvery is how often those are looked at that have no thread, pollBatch
-	// how many of them.
-	pollEvery = 20 * time.Millisecond
-	pollBatch = 128
+	// how many of them, and pollRemote where each takes as long as a server does.
+	pollEvery  = 20 * time.Millisecond
+	pollBatch  = 128
+	pollRemote = 16
 	// watchEvery is how often files that are held are looked at, watchBatch how
 	// many of them.
 	watchEvery = time.Second

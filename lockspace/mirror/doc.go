@@ -64,6 +64,11 @@
 // that it is tried every 20 ms. A thread cannot be called back: if nobody wants
 // any more what it waits for, it may come to have it for a moment.
 //
+// On a filesystem that several hosts share nobody waits in fcntl(2). There, not even
+// SIGKILL may end such a call (GlusterFS forgets interrupts); then the process would
+// not be gone before it has the lock, and if what it waits for is locked through its
+// own other files, which the keeper has too, never. So it is tried every 20 ms.
+//
 // # Caveats
 //
 // Steps make fcntl and stat calls. On a filesystem that answers slowly they are as

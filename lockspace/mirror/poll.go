@@ -35,7 +35,11 @@ func (m *Mirror) pollAll() {
 // pollSome looks at some of them, those that have waited longest. It reports
 // whether there are any left.
 func (m *Mirror) pollSome() bool {
-	batch := append([]*name(nil), m.polls[:min(pollBatch, len(m.polls))]...)
+	most := pollBatch
+	if m.config.Backing.remote {
+		most = pollRemote
+	}
+	batch := append([]*name(nil), m.polls[:min(most, len(m.polls))]...)
 	m.polls = append(m.polls[:0], m.polls[len(batch):]...)
 	for _, n := range batch {
 		n.polled = false

@@ -265,3 +265,21 @@ func TestForgottenLocks(t *testing.T) {
 		w.end(h)
 	}
 }
+
+// On a filesystem of several hosts who waits has no thread, which nobody could end,
+// and gets in soon all the same.
+func TestWaitsOnRemoteFilesystems(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Backing.remote = true })
+	for _, r := range []lockspace.Request{whole("a", exclusive), whole("b", shared)} {
+		x := w.foreigner(r.Key.Name)
+		x.does("ofd set write 0 0", "ok")
+		waits := w.wait(r)
+		if s := w.stats(); s.Awaited != 0 || s.Polled != 1 {
+			t.Errorf("%+v", s)
+		}
+		x.does("ofd set unlock 0 0", "ok")
+		if err := w.gets(waits, 5*time.Second); err != nil {
+			t.Error(err)
+		}
+	}
+}
