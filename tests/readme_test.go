@@ -171,3 +171,23 @@ func TestThePictureInTheReadme(t *testing.T) {
 	}
 	t.Error("nothing is drawn")
 }
+
+// root sees what is shown under "Mirrors by directory, and those that hang".
+func TestTheMirrorsInTheReadme(t *testing.T) {
+	m := mount(t)
+	locks, images := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(images, "disk.img"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	root := newTerminal(t, m, asUser(0, 0))
+	all := transcripts(t, "Mirrors by directory, and those that hang")
+	if len(all) != 1 || len(all[0]) < 8 {
+		t.Fatalf("there is not one terminal: %q", all)
+	}
+	for _, c := range all[0] {
+		command := strings.NewReplacer("/srv/locks", locks, "/srv/images", images).Replace(c.command)
+		if shows := interactive.ReplaceAllString(root.run(t, command), "bash: "); shows != c.shows {
+			t.Errorf("%s shows\n%swant\n%s", command, shows, c.shows)
+		}
+	}
+}

@@ -76,6 +76,14 @@ func (s spans) with(r lockspace.Range, m lockspace.Mode) spans {
 	if len(s) == 0 {
 		return append(s, span{r, m})
 	}
+	// Of thousands of ranges in order, each costs the same.
+	if last := &s[len(s)-1]; r.First > last.Last {
+		if last.Mode == m && r.First == last.Last+1 {
+			last.Last = r.Last
+			return s
+		}
+		return append(s, span{r, m})
+	}
 	if s.has(r, m) {
 		return s
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"slices"
 	"sync"
 
@@ -195,6 +196,9 @@ func (c *Client) Settled(k lockspace.Key, holds []*lockspace.Hold) {
 	}
 	var want mirror.Ranges
 	var uid, gid uint32
+	if len(holds) > 1 { // in order, since there may be thousands
+		holds = slices.SortedFunc(slices.Values(holds), func(a, b *lockspace.Hold) int { return cmp.Compare(a.Range.First, b.Range.First) })
+	}
 	for _, h := range holds {
 		if h.Via != lockspace.ViaMkdir {
 			want.Add(h.Range, h.Mode)
