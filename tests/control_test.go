@@ -50,10 +50,10 @@ func TestTheControlDirectoryIsReadWithCat(t *testing.T) {
 				}
 				for script, want := range map[string]string{
 					`ls -a; find .; echo *`: ".\n..\n.\n*\n",
-					`ls -a .lockfs`:         ".\n..\nevents\nhealth\nlock\nlocks\nlocks.json\nmetrics\npolicy\nversion\nwaits.dot\n",
-					`ls -a .lockfs/`:        ".\n..\nevents\nhealth\nlock\nlocks\nlocks.json\nmetrics\npolicy\nversion\nwaits.dot\n",
+					`ls -a .lockfs`:         ".\n..\nevents\nhealth\nlock\nlocks\nlocks.json\nmetrics\nowner\npolicy\nversion\nwaits.dot\n",
+					`ls -a .lockfs/`:        ".\n..\nevents\nhealth\nlock\nlocks\nlocks.json\nmetrics\nowner\npolicy\nversion\nwaits.dot\n",
 					`find .lockfs | sort`: ".lockfs\n.lockfs/events\n.lockfs/health\n.lockfs/lock\n.lockfs/locks\n.lockfs/locks.json\n.lockfs/metrics\n" +
-						".lockfs/policy\n.lockfs/policy/grace\n.lockfs/policy/hold\n.lockfs/policy/ids\n.lockfs/policy/lease\n.lockfs/policy/mirror\n.lockfs/policy/publish\n.lockfs/policy/read\n" +
+						".lockfs/owner\n.lockfs/policy\n.lockfs/policy/grace\n.lockfs/policy/hold\n.lockfs/policy/ids\n.lockfs/policy/lease\n.lockfs/policy/mirror\n.lockfs/policy/publish\n.lockfs/policy/read\n" +
 						".lockfs/policy/reap\n.lockfs/version\n.lockfs/waits.dot\n",
 					`cd .lockfs && pwd && cd .. && pwd`:             m.Dir + "/.lockfs\n" + m.Dir + "\n",
 					`cat .lockfs/health`:                            "ok\n",
@@ -114,7 +114,7 @@ func TestNothingInTheControlDirectoryCanBeChanged(t *testing.T) {
 				t.Errorf("%s succeeded: %q", script, out)
 			}
 		}
-		if got := c.Readdir(m.Path(".lockfs")); fmt.Sprint(got) != "[events health lock locks locks.json metrics policy version waits.dot]" {
+		if got := c.Readdir(m.Path(".lockfs")); fmt.Sprint(got) != "[events health lock locks locks.json metrics owner policy version waits.dot]" {
 			t.Errorf(".lockfs lists %q", got)
 		}
 	}
@@ -185,7 +185,7 @@ func TestControlFilesSurviveTheWorker(t *testing.T) {
 		read line <&4
 		kill -9 %d
 		echo $line; cat <&4; cat <&3; cat version; ls`, m.Worker()))
-	if lines := strings.SplitAfter(out, "\n"); exit != 0 || len(lines) != 16 || strings.Join(lines[6:15], "") != "events\nhealth\nlock\nlocks\nlocks.json\nmetrics\npolicy\nversion\nwaits.dot\n" {
+	if lines := strings.SplitAfter(out, "\n"); exit != 0 || len(lines) != 17 || strings.Join(lines[6:16], "") != "events\nhealth\nlock\nlocks\nlocks.json\nmetrics\nowner\npolicy\nversion\nwaits.dot\n" {
 		t.Errorf("exit code %d, %q", exit, out)
 	} else {
 		for i := range 3 {

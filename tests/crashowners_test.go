@@ -282,7 +282,7 @@ var ownerMirrorKinds = []mirrorKind{
 				s.errorf("conflicts are %q", text)
 			}
 			// What was taken in the same step is free outside, too.
-			fd, err := s.c.TryOpen(s.behind()+".2", unix.O_RDWR)
+			fd, err := s.c.TryOpen(s.behind()+".2", unix.O_RDWR|unix.O_CREAT)
 			s.want("open", err, nil)
 			s.want("the stranger's second lock", s.c.Fcntl(fd, unix.F_OFD_SETLK, wr(0, toEnd)), nil)
 			s.want("close", s.c.Close(fd), nil)
