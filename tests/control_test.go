@@ -53,7 +53,7 @@ func TestTheControlDirectoryIsReadWithCat(t *testing.T) {
 					`ls -a .lockfs`:         ".\n..\nevents\nhealth\nlock\nlocks\nlocks.json\nmetrics\npolicy\nversion\nwaits.dot\n",
 					`ls -a .lockfs/`:        ".\n..\nevents\nhealth\nlock\nlocks\nlocks.json\nmetrics\npolicy\nversion\nwaits.dot\n",
 					`find .lockfs | sort`: ".lockfs\n.lockfs/events\n.lockfs/health\n.lockfs/lock\n.lockfs/locks\n.lockfs/locks.json\n.lockfs/metrics\n" +
-						".lockfs/policy\n.lockfs/policy/grace\n.lockfs/policy/hold\n.lockfs/policy/lease\n.lockfs/policy/read\n" +
+						".lockfs/policy\n.lockfs/policy/grace\n.lockfs/policy/hold\n.lockfs/policy/lease\n.lockfs/policy/publish\n.lockfs/policy/read\n" +
 						".lockfs/policy/reap\n.lockfs/version\n.lockfs/waits.dot\n",
 					`cd .lockfs && pwd && cd .. && pwd`:             m.Dir + "/.lockfs\n" + m.Dir + "\n",
 					`cat .lockfs/health`:                            "ok\n",
