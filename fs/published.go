@@ -118,11 +118,11 @@ func plausible(key, value string) bool {
 		}
 		return false
 	}
-	return err == nil && !strings.ContainsFunc(value, isControl7)
+	return err == nil && !strings.ContainsFunc(value, isUnprintable)
 }
 
-// isControl7 reports whether a byte may not be in a value, see [escape].
-func isControl7(r rune) bool { return r < ' ' || r == 0x7f }
+// isUnprintable reports whether a character cannot be in a value, see [escape].
+func isUnprintable(r rune) bool { return r < ' ' || r == 0x7f }
 
 // writtenBy returns who writes, for by.
 func writtenBy(procs Processes) string {

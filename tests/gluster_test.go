@@ -66,7 +66,7 @@ func TestClusterIsOneTable(t *testing.T) {
 		wantErr(t, "close", here.Close(fd), nil)
 		wantErr(t, "close", there.Close(other), nil)
 	}
-	const seconds = 15
+	const seconds = 10
 	hammers := []*hammer{startHammer(t, m[0]), startHammer(t, m[1])}
 	out, err := command(nil, program(t, "places"), "16", fmt.Sprint(seconds), g.clients[0].Dir, m[0].Dir, m[1].Dir).CombinedOutput()
 	if err != nil {

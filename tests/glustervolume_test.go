@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -23,7 +24,7 @@ const (
 	glusterVolume  = "locks"
 	// glusterLimit is how long a volume may be there: then its processes are killed,
 	// so that nothing waits for them any more.
-	glusterLimit = 150 * time.Second
+	glusterLimit = 4 * time.Minute
 )
 
 // The first process waits for the others to end: nobody else could.
@@ -52,7 +53,8 @@ type gluster struct {
 	t       testing.TB
 	dir     string
 	servers *exec.Cmd
-	init    int // the first process in the servers' namespaces
+	said    *bytes.Buffer // by the servers; to be read when they have ended
+	init    int           // the first process in the servers' namespaces
 	clients []*glusterClient
 }
 
@@ -73,6 +75,8 @@ func newGluster(t testing.TB, clients int, options ...string) *gluster {
 		t.Fatal(err)
 	}
 	g.servers = command(nil, "unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "bash", "-c", glusterServers)
+	g.said = new(bytes.Buffer)
+	g.servers.Stdout, g.servers.Stderr = g.said, g.said
 	if err := g.servers.Start(); err != nil {
 		t.Fatalf("starting GlusterFS: %v", err)
 	}
@@ -124,7 +128,10 @@ func (g *gluster) create() {
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
-	g.t.Fatalf("GlusterFS makes no volume: %s%s", out, g.log())
+	log := g.log()
+	g.killAll()
+	g.servers.Wait()
+	g.t.Fatalf("GlusterFS makes no volume: %s%s%s", out, log, g.said)
 }
 
 // log returns the end of what the servers have written.

@@ -92,10 +92,15 @@ const (
 	maxThreads     = 128
 	maxFileThreads = 8
 	// pollEvery is how often those are looked at that have no thread, pollBatch
-	// how many of them, and pollRemote where each takes as long as a server does.
-	pollEvery  = 20 * time.Millisecond
-	pollBatch  = 128
-	pollRemote = 16
+	// how many of them.
+	pollEvery = 20 * time.Millisecond
+	pollBatch = 128
+	// Where nobody has a thread, and each look takes as long as a server does,
+	// there are fewer at a time, after so long at first, and then after up to
+	// maxPatience times that.
+	pollRemoteEvery = 2500 * time.Microsecond
+	pollRemoteBatch = 16
+	maxPatience     = 8
 	// watchEvery is how often files that are held are looked at, watchBatch how
 	// many of them.
 	watchEvery = time.Second

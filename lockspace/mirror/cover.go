@@ -45,6 +45,7 @@ func (m *Mirror) Cover(r *lockspace.Request) error {
 	switch {
 	case err == nil:
 		n.covered = m.step
+		n.patience = 0
 		m.clearStale(n.file, m.st.Size)
 	case err == lockspace.ErrForeign:
 	case m.inUse(n):

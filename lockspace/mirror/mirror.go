@@ -39,8 +39,10 @@ type Mirror struct {
 	threads int // that wait, or are about to
 	polls   []*name
 	polling bool
-	lost    uint64
-	stuck   uint64
+	// pollTick counts how often it was looked for who is to be looked at.
+	pollTick uint64
+	lost     uint64
+	stuck    uint64
 	// young are the files that may be published soon; what was, and what failed, is
 	// counted.
 	young                     []*file
@@ -87,8 +89,11 @@ type name struct {
 	// opening: it is being opened for somebody who waits.
 	opening bool
 	polled  bool // it is in polls
-	unsure  bool // it is in unsure
-	watch   int  // where in watched, plus 1
+	// pollAt is when it is looked at there next, by pollTick, and patience how long
+	// that was after the last time.
+	pollAt, patience uint64
+	unsure           bool // it is in unsure
+	watch            int  // where in watched, plus 1
 }
 
 // file is an open file.

@@ -1,6 +1,9 @@
 package mirror
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Waits without a thread: what they need is tried every now and then.
 
@@ -19,7 +22,11 @@ func (m *Mirror) poll(n *name) {
 
 // pollAll looks at those who wait for it until there is nobody.
 func (m *Mirror) pollAll() {
-	tick := time.NewTicker(pollEvery)
+	every := pollEvery
+	if m.config.Backing.remote {
+		every = pollRemoteEvery
+	}
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for more := true; more; {
 		select {
@@ -35,12 +42,7 @@ func (m *Mirror) pollAll() {
 // pollSome looks at some of them, those that have waited longest. It reports
 // whether there are any left.
 func (m *Mirror) pollSome() bool {
-	most := pollBatch
-	if m.config.Backing.remote {
-		most = pollRemote
-	}
-	batch := append([]*name(nil), m.polls[:min(most, len(m.polls))]...)
-	m.polls = append(m.polls[:0], m.polls[len(batch):]...)
+	batch := m.duePolls()
 	for _, n := range batch {
 		n.polled = false
 		m.lookAt(n)
@@ -51,4 +53,25 @@ func (m *Mirror) pollSome() bool {
 	}
 	m.polling = len(m.polls) > 0
 	return m.polling
+}
+
+// duePolls takes those whose turn it is out of polls.
+func (m *Mirror) duePolls() (batch []*name) {
+	if !m.config.Backing.remote {
+		batch = append(batch, m.polls[:min(pollBatch, len(m.polls))]...)
+		m.polls = append(m.polls[:0], m.polls[len(batch):]...)
+		return batch
+	}
+	m.pollTick++
+	m.polls = slices.DeleteFunc(m.polls, func(n *name) bool {
+		if n.pollAt > m.pollTick || len(batch) >= pollRemoteBatch {
+			return false
+		}
+		// Who waits for long asks more and more seldom.
+		n.patience = min(max(1, 2*n.patience), maxPatience)
+		n.pollAt = m.pollTick + n.patience
+		batch = append(batch, n)
+		return true
+	})
+	return batch
 }
