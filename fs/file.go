@@ -172,6 +172,7 @@ func (f *FS) endFile(x *file) {
 	f.journal.DropFile(x.Ino)
 	if x.Kind == directory {
 		f.table.SetPolicy(x.Ino, lockspace.Policy{})
+		f.endPlace(x)
 	}
 	if x.body != nil {
 		x.body = nil

@@ -17,8 +17,8 @@ type call struct {
 	reply *message
 	names []string // of a LOCKED, so far
 	// left: whoever waited for it does not any more. taken: a COVER's answer has been
-	// taken in.
-	left, taken bool
+	// taken in. outdated: it may be about another file.
+	left, taken, outdated bool
 }
 
 // end is its answer. With the client's mu held.
@@ -122,6 +122,9 @@ func (c *Client) takeIn(call *call) error {
 	n, s := call.name, call.ask.span
 	call.taken = true
 	c.touch(n)
+	if call.outdated {
+		return nil // whoever wants it asks again
+	}
 	switch call.reply.outcome {
 	case outcomeForeign:
 		n.answers = append(n.answers, refusal{s, lockspace.ErrForeign})
