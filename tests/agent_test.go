@@ -511,7 +511,7 @@ func TestMirrorOfAnOrdinaryUser(t *testing.T) {
 	if err := os.Mkdir(root, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if out, exit := sh(t, m, `echo `+root+` >.lockfs/policy/mirror 2>&1`, asAlice()); exit == 0 || !strings.Contains(out, "Permission denied") {
+	if out, exit := sh(t, m, `LC_ALL=C /bin/echo `+root+` 2>&1 >.lockfs/policy/mirror`, asAlice()); exit == 0 || !strings.Contains(out, "Permission denied") {
 		t.Errorf("what is not hers: %q, exit code %d", out, exit)
 	}
 }
