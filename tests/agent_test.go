@@ -69,6 +69,7 @@ func TestThroughAnAgent(t *testing.T) {
 		{"NextMountMirrorsByItsPolicy", TestNextMountMirrorsByItsPolicy},
 		{"MirrorLostBeforeTheMount", TestMirrorLostBeforeTheMount},
 		{"EveryStepOfAMirroredLock", TestEveryStepOfAMirroredLock},
+		{"MirrorAfterTheKeepersDeath", TestMirrorAfterTheKeepersDeath},
 	} {
 		t.Run(c.name, c.test)
 	}
