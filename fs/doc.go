@@ -66,6 +66,10 @@
 //     and removed: see numbered.go.
 //   - A non-blocking flock conversion that fails keeps the old lock.
 //   - At the end of a mount that is in use, waits end with ENOLCK.
+//   - Where locks are mirrored in a directory that does not answer, lock calls wait
+//     until it does, O_NONBLOCK or not, or a signal ends them (EINTR). What makes a
+//     name is ETIMEDOUT after some seconds: the kernel has locked the directory on the
+//     mount for it. What only looks is shown what is known.
 //
 // # Steps
 //

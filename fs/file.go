@@ -173,6 +173,7 @@ func (f *FS) endFile(x *file) {
 	if x.Kind == directory {
 		f.table.SetPolicy(x.Ino, lockspace.Policy{})
 		f.freeNumbersOf(x.Ino)
+		f.endPlace(x)
 	}
 	if x.body != nil {
 		x.body = nil

@@ -20,7 +20,7 @@ type Device interface {
 	NotifyPoll(pollID uint64)
 	Traffic() []device.Traffic
 	Detour(unique, place uint64, look func() any)
-	Aside(unique, place uint64, look func() any)
+	Aside(unique, place uint64, look func(gone <-chan struct{}) any)
 	LongDetour(unique uint64, look func() any)
 	Do(step func())
 }

@@ -192,7 +192,7 @@ func (f *FS) openOutside(limit time.Duration) (open func(*facts), hangs bool) {
 	return func(x *facts) {
 		x.opens++
 		for _, p := range all {
-			p.Run(limit)
+			p.Run(limit, x.gone)
 		}
 		x.takeIn = func() {
 			for i, p := range all {

@@ -45,7 +45,7 @@ func setMirror(to *string, value string) error {
 	return nil
 }
 
-var errMirror = errors.New("not one of inherit, none, an absolute path, or one behind direct:")
+var errMirror = errors.New("one of inherit, none, an absolute path, or direct: and such a path expected")
 
 func formatMirror(place string) string {
 	if place == "" {

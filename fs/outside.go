@@ -44,9 +44,9 @@ type outside interface {
 
 // preparation is what a request needs that is not for a step.
 type preparation interface {
-	// Run is called on a detour, and waits no longer than limit for what may hang; 0:
-	// for ever.
-	Run(limit time.Duration)
+	// Run is called on a detour, and waits no longer than limit for what may hang, 0:
+	// for ever, and not when gone is closed.
+	Run(limit time.Duration, gone <-chan struct{})
 	// Adopt is called in the step that follows.
 	Adopt() error
 }
@@ -73,8 +73,8 @@ type inlinePreparation struct {
 	m *mirror.Mirror
 }
 
-func (p inlinePreparation) Run(time.Duration) { p.Preparation.Run() }
-func (p inlinePreparation) Adopt() error      { return p.m.Adopt(p.Preparation) }
+func (p inlinePreparation) Run(time.Duration, <-chan struct{}) { p.Preparation.Run() }
+func (p inlinePreparation) Adopt() error                       { return p.m.Adopt(p.Preparation) }
 
 func (i inline) begin() {
 	for _, p := range i.Missing() {

@@ -145,11 +145,18 @@ func (p *places) leaveUnused() {
 	}
 }
 
+// endPlace is the end of a directory, which may have been the last to name a place.
+func (f *FS) endPlace(x *file) {
+	if f.mirror != nil && x.Policy.mirror != "" {
+		f.mirror.leaveUnused()
+	}
+}
+
 // namedPlaces are those that directories name that are there.
 func (f *FS) namedPlaces() map[string]bool {
 	named := make(map[string]bool)
 	for _, d := range f.nodes.byID {
-		if d.file.Kind == directory && d.file.Policy.mirror != "" && d.file.Policy.mirror != placeNone {
+		if d.file.Kind == directory && (d.ID == rootDir || len(d.file.entries) > 0) && d.file.Policy.mirror != "" && d.file.Policy.mirror != placeNone {
 			named[d.file.Policy.mirror] = true
 		}
 	}

@@ -129,6 +129,8 @@ type facts struct {
 	inTheWay *inTheWay
 	// placeReady says whether a directory can be mirrored in.
 	placeReady *error
+	// gone is closed when nobody waits for what may hang any more; nil: somebody does.
+	gone <-chan struct{}
 }
 
 func newFacts() *facts {
@@ -170,13 +172,17 @@ func (f *FS) lookUpWhere(unique, place uint64, hangs bool, find func(*facts)) {
 	if place != 0 {
 		found.place = place
 	}
-	detour := f.dev.Detour
-	if hangs {
-		detour = f.dev.Aside
-	}
-	detour(unique, found.place, func() any {
+	look := func() any {
 		find(found)
 		return found
+	}
+	if !hangs {
+		f.dev.Detour(unique, found.place, look)
+		return
+	}
+	f.dev.Aside(unique, found.place, func(gone <-chan struct{}) any {
+		found.gone = gone
+		return look()
 	})
 }
 

@@ -69,6 +69,7 @@ func TestThroughAnAgent(t *testing.T) {
 		{"NextMountMirrorsByItsPolicy", TestNextMountMirrorsByItsPolicy},
 		{"MirrorLostBeforeTheMount", TestMirrorLostBeforeTheMount},
 		{"EveryStepOfAMirroredLock", TestEveryStepOfAMirroredLock},
+		{"MirrorAfterTheKeepersDeath", TestMirrorAfterTheKeepersDeath},
 	} {
 		t.Run(c.name, c.test)
 	}
@@ -369,6 +370,12 @@ func TestMirrorRefused(t *testing.T) {
 		wantErr(t, "mirror="+value, set(a, "held", value), nil)
 		shows("held", value)
 	}
+	// A directory that is removed names nothing any more.
+	wantErr(t, "mkdir", a.Name("mkdir", 0o777, m.Path("gone")), nil)
+	third := t.TempDir()
+	wantErr(t, "mirror="+third, set(a, "gone", third), nil)
+	wantErr(t, "rmdir", a.Name("rmdir", 0, m.Path("gone")), nil)
+	eventually(t, answerLimit, func() bool { return !isRunning(agentOf(m, third)) }, "its agent has ended")
 	// What no policy names any more has no process.
 	eventually(t, answerLimit, func() bool { return !isRunning(agentOf(m, dir)) && !isRunning(agentOf(m, other)) }, "the agents have ended")
 }
@@ -442,5 +449,70 @@ func TestDirectMirror(t *testing.T) {
 	}
 	if text, err := os.ReadFile(filepath.Join(dir, "disk.img")); string(text) != "data" || err != nil {
 		t.Errorf("the image is %q now, %v", text, err)
+	}
+}
+
+// A directory that is renamed while locks in it are taken has its locks where it is
+// afterwards: by whatever name it was when the agent was asked.
+func TestRenamedWhileItIsMirrored(t *testing.T) {
+	dir := t.TempDir()
+	m := mount(t, "--policy", "mirror="+dir)
+	a, b, stranger := newClient(t), newClient(t), newClient(t)
+	wantErr(t, "mkdir", a.Name("mkdir", 0o777, m.Path("d0")), nil)
+	for round := range 40 {
+		from, to := fmt.Sprint("d", round), fmt.Sprint("d", round+1)
+		fd := a.Open(m.Path(from+"/x"), openFlags)
+		take := a.StartFlock(fd, unix.LOCK_EX)
+		at := to
+		switch err := b.Name("rename", 0, m.Path(from), m.Path(to)); err {
+		case nil:
+		case unix.EBUSY:
+			at = from
+		default:
+			t.Fatal(err)
+		}
+		wantErr(t, "flock", take.Wait(t), nil)
+		file := stranger.Open(filepath.Join(dir, at, "x"), unix.O_RDWR)
+		wantErr(t, "a stranger's lock where it is now", stranger.Fcntl(file, unix.F_OFD_SETLK, wr(0, toEnd)), unix.EAGAIN)
+		wantErr(t, "close", stranger.Close(file), nil)
+		wantErr(t, "unlock", a.Flock(fd, unix.LOCK_UN), nil)
+		wantErr(t, "close", a.Close(fd), nil)
+		if at == from {
+			wantErr(t, "rename", b.Name("rename", 0, m.Path(from), m.Path(to)), nil)
+		}
+	}
+}
+
+// An ordinary user's mount has agents of his own, who names what he likes.
+func TestMirrorOfAnOrdinaryUser(t *testing.T) {
+	parent := mountParent(t)
+	defer os.RemoveAll(parent)
+	dirs := []string{filepath.Join(parent, "one"), filepath.Join(parent, "two")}
+	for _, dir := range dirs {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(dir, aliceID, aliceID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := mountAs(t, aliceID, aliceID, "--policy", "mirror="+dirs[0])
+	a, stranger := newClient(t, asAlice()), newClient(t, asAlice())
+	for _, dir := range dirs {
+		fd := a.Open(m.Path("x"), takeFlags)
+		file := stranger.Open(filepath.Join(dir, "x"), unix.O_RDWR)
+		wantErr(t, "a stranger's lock", stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)), unix.EAGAIN)
+		wantErr(t, "close", a.Close(fd), nil)
+		eventually(t, answerLimit, func() bool { return stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)) == nil }, "it is free")
+		if out, exit := sh(t, m, `echo `+dirs[1]+` >.lockfs/policy/mirror`, asAlice()); exit != 0 {
+			t.Fatal(out)
+		}
+	}
+	root := filepath.Join(parent, "root")
+	if err := os.Mkdir(root, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out, exit := sh(t, m, `LC_ALL=C /bin/echo `+root+` 2>&1 >.lockfs/policy/mirror`, asAlice()); exit == 0 || !strings.Contains(out, "Permission denied") {
+		t.Errorf("what is not hers: %q, exit code %d", out, exit)
 	}
 }

@@ -39,7 +39,7 @@ func backed(t testing.TB, backing func(m *Mount) string) (*Mount, *serviceManage
 	m := newMount(t)
 	s := newServiceManager(t, m.parent)
 	m.env = s.environment()
-	m.mount([]string{"--backing", backing(m)})
+	m.mount(mirroredIn(t, backing(m)))
 	return m, s
 }
 

@@ -145,6 +145,11 @@ var mirrorKinds = []mirrorKind{
 			s.b.onMain = false
 			s.wait = s.b.StartFlock(s.fd, unix.LOCK_EX)
 			s.b.onMain = true
+			// It may come late.
+			eventually(s.t, answerLimit, func() bool {
+				text, _ := s.look.ReadAll(s.m.Path(".lockfs/lock/" + s.name + "/waiting"))
+				return text != ""
+			}, "it waits")
 		},
 		check: func(s *scene) {
 			s.waits("the waiter", s.wait)

@@ -2,7 +2,6 @@ package tests
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -185,7 +184,22 @@ func TestAHangingDirectoryNamedAndUnmounted(t *testing.T) {
 		t.Errorf("the daemon ended with %d", code)
 	}
 	h.Answer() // then the agent can end too, whom the test's end waits for
-	if _, err := os.Stat(h.below); err != nil {
-		t.Error(err)
+}
+
+// So does one whose backing directory hangs.
+func TestAHangingBackingDirectoryUnmounted(t *testing.T) {
+	h := mountHanging(t)
+	m := mount(t, "--backing", h.Dir)
+	a := newClient(t)
+	fd := a.Open(m.Path("x"), takeFlags)
+	h.Hang()
+	defer h.Answer()
+	killWorker(t, m)
+	wantErr(t, "close", a.Close(fd), nil)
+	began := time.Now()
+	m.Signal(syscall.SIGTERM)
+	if code := m.AwaitExit(t); code != 0 {
+		t.Errorf("the daemon ended with %d", code)
 	}
+	t.Logf("it ended in %v", time.Since(began))
 }

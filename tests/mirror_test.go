@@ -183,6 +183,7 @@ func TestManyMirroredNames(t *testing.T) {
 	dir := t.TempDir()
 	m.wrapper = []string{"prlimit", "--nofile=1024:1024"}
 	m.mount(mirroredIn(t, dir))
+	m.Deadline(3 * time.Minute)
 	a := newClient(t)
 	for i := range 10_000 {
 		wantErr(t, "close", a.Close(a.Open(m.Path(fmt.Sprint("lock", i)), takeFlags)), nil)

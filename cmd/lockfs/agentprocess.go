@@ -5,7 +5,9 @@ import (
 	iofs "io/fs"
 	"log/slog"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -32,6 +34,9 @@ const directPlace = "direct:"
 func runAgent(c config, log *slog.Logger) int {
 	_ = os.WriteFile("/proc/self/comm", []byte("lockfs-agent"), 0)
 	unix.CloseOnExec(agentLine)
+	// Those are for the daemon, and so for all its processes if a service manager sends
+	// them: who holds something meanwhile is not to lose it.
+	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT)
 	line, err := agent.NewSocket(agentLine)
 	if err != nil {
 		log.Error("a mirror's process cannot begin", "err", err)

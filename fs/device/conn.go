@@ -107,6 +107,7 @@ type detour struct {
 	found  any // what look returned
 	long   bool
 	aside  bool
+	gone   chan struct{} // of one aside: closed when it has ended
 	// ended: it was interrupted and has been answered. Nobody waits for it.
 	ended bool
 	Traveller
@@ -310,10 +311,13 @@ func (c *Conn) LongDetour(unique uint64, look func() any) {
 
 // Aside is [Conn.Detour] for a look that may hang for as long as something outside
 // does: it stands in no line, costs no thread while it waits, and an interrupt ends the
-// request soon, with EINTR. What was found then all the same comes to [Filesystem]
+// request soon, with EINTR. Then gone is closed, what look returns comes to [Filesystem]
 // Recall, and the request is not carried out again.
-func (c *Conn) Aside(unique, place uint64, look func() any) {
-	c.detour = &detour{unique: unique, look: look, aside: true, Traveller: Traveller{Place: place}}
+func (c *Conn) Aside(unique, place uint64, look func(gone <-chan struct{}) any) {
+	gone := make(chan struct{})
+	c.detour = &detour{
+		unique: unique, look: func() any { return look(gone) }, aside: true, gone: gone, Traveller: Traveller{Place: place},
+	}
 }
 
 // Away returns how many requests are on a detour. Only within a step.
@@ -519,6 +523,9 @@ func (c *Conn) endLater(d *detour) {
 		c.Do(func() {
 			if c.detours[d.unique] == d {
 				d.ended = true
+				if d.gone != nil {
+					close(d.gone)
+				}
 				c.back(d)
 				c.Answer(d.unique, unix.EINTR)
 				c.checkSettled()

@@ -74,7 +74,7 @@
 //
 // Steps make fcntl and stat calls. On a filesystem that answers slowly they are as
 // slow, and on one that does not answer, like a server on the network that is gone,
-// they hang. The backing directory of such a lockspace is not for this process.
+// they hang. Such a directory is for another process, see package agent.
 //
 // Two tables with mirrors on one directory exclude each other, but have no queue in
 // common: a lock that always has somebody waiting for it in one of them goes from

@@ -100,7 +100,11 @@ func TestNextWorker(t *testing.T) {
 	}
 	// One of which the worker dies before it has heard, or told, of it.
 	r := w.request("unheard", 1, exclusive, whole)
-	w.do(func() { w.client.Prepare(&r) })
+	var p *Preparation
+	w.do(func() { p = w.client.Prepare(&r) })
+	gone := make(chan struct{})
+	close(gone)
+	p.Run(0, gone)
 	unheard, kept := k.stranger("unheard"), k.stranger("kept")
 	eventually(t, "the agent has it", func() bool { return unheard.sees(0) == unix.F_WRLCK })
 	blocked := make(chan error, 1)
@@ -269,4 +273,83 @@ func TestManyRanges(t *testing.T) {
 	w.unlock("x", 2, whole)
 	eventually(t, "it is given back", func() bool { return s.sees(2*ranges+1) == unix.F_UNLCK })
 	check()
+}
+
+// However much is asked of an agent that does not answer, there is an end to what is
+// kept of it; and when it answers, everybody is answered.
+func TestMuchIsAskedInVain(t *testing.T) {
+	k := newKeeper(t)
+	w := newWorker(t, k)
+	want(t, "ready", w.client.Ready(10*time.Second), nil)
+	k.signal(syscall.SIGSTOP)
+	gone := make(chan struct{})
+	close(gone)
+	for i := range 5000 {
+		r := w.request(string(rune('a'+i%26)), uint64(i), exclusive, whole)
+		switch i % 3 {
+		case 0: // who makes a name
+			want(t, "a try", w.try(r, time.Microsecond), ErrNoAnswer)
+		case 1: // who waits, and is killed
+			var p *Preparation
+			w.do(func() { p = w.client.Prepare(&r) })
+			p.Run(0, gone)
+			w.do(func() { want(t, "who is killed", p.Adopt(), ErrNoAnswer) })
+		default: // who looks
+			_, _, err := w.client.ProbeFor(r.Key.Name, &r, time.Microsecond)
+			want(t, "a question", err, ErrNoAnswer)
+		}
+	}
+	w.client.mu.Lock()
+	calls, queue := len(w.client.calls), len(w.client.queue)
+	w.client.mu.Unlock()
+	if calls > 2*mostLeft || queue > 2*mostLeft {
+		t.Errorf("%d calls and %d messages are kept", calls, queue)
+	}
+	k.signal(syscall.SIGCONT)
+	eventually(t, "a lock is granted", func() bool { return w.try(w.request("a", 1, exclusive, whole), time.Second) == nil })
+	for _, name := range []string{"b", "z"} {
+		s := k.stranger(name)
+		eventually(t, name+" is free", func() bool { return s.sees(0) == unix.F_UNLCK })
+	}
+	eventually(t, "the client forgets", func() bool {
+		w.client.mu.Lock()
+		defer w.client.mu.Unlock()
+		return len(w.client.names) == 1
+	})
+}
+
+// An agent of another version is left, and the next one asked.
+func TestAgentOfAnotherVersion(t *testing.T) {
+	k := newKeeper(t)
+	ours, theirs, err := Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.FcntlInt(theirs.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs.Close()
+	old, err := NewSocket(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The first connection is to it.
+	if k.fd, err = unix.FcntlInt(uintptr(ours.FD), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+		t.Fatal(err)
+	}
+	ours.Close()
+	go func() {
+		buffer := make([]byte, packetMax)
+		packet, err := old.receive(buffer)
+		if m, ok := parse(packet); err == nil && ok && m.kind == kindHello {
+			welcome := message{kind: kindWelcome, epoch: m.epoch, seq: version + 1}
+			old.send(welcome.append(nil))
+		}
+	}()
+	w := newWorker(t, k)
+	want(t, "a lock", w.try(w.request("x", 1, exclusive, whole), 0), nil)
+	if k.stranger("x").sees(0) != unix.F_WRLCK {
+		t.Error("it is not locked")
+	}
 }

@@ -18,13 +18,18 @@ func (s *server) probe(m *message) {
 		known := false
 		// A file that is open here tells who else has it, and not that we have.
 		s.step(func() {
-			l := s.lock(m)
+			// What is known of where it is, is newer than the question.
+			l := s.locks[m.key]
+			if l == nil {
+				l = s.lock(m)
+			}
 			l.covering++
 			f, found, ok, err := s.mirror.ProbeFor(r)
 			known = ok || err != nil
 			out.found, out.span, out.pid = found, span{f.Range, f.Mode}, uint32(f.Pid)
 			out.failure = failureOf(err)
 			l.covering--
+			s.change(l)
 		})
 		if !known {
 			f, found, err := s.dir.ProbeFor(m.path, r)

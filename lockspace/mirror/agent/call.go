@@ -17,8 +17,8 @@ type call struct {
 	reply *message
 	names []string // of a LOCKED, so far
 	// left: whoever waited for it does not any more. taken: a COVER's answer has been
-	// taken in.
-	left, taken bool
+	// taken in. outdated: it may be about another file.
+	left, taken, outdated bool
 }
 
 // end is its answer. With the client's mu held.
@@ -29,39 +29,52 @@ func (c *call) end(reply *message) {
 	}
 }
 
-// newCall makes a call, and has it sent. With mu held.
+// newCall makes a call. With mu held.
 func (c *Client) newCall(ask message) *call {
 	c.last++
 	ask.seq = c.last
-	call := &call{ask: ask, since: time.Now(), done: make(chan struct{})}
-	if c.closed {
-		call.end(&message{outcome: outcomeFailed, failure: failureOf(errClosed)})
-		return call
-	}
-	c.calls[ask.seq] = call
-	c.put(item{call: call})
-	return call
+	return &call{ask: ask, since: time.Now(), done: make(chan struct{})}
 }
 
-// await waits for an answer for as long as limit says, 0 for ever, and less if the
-// agent is known to give none.
-func (c *Client) await(call *call, limit time.Duration) (answered bool) {
-	if limit == 0 {
-		<-call.done
-		return true
+// send has a call be sent. With mu held.
+func (c *Client) send(call *call) {
+	if c.closed {
+		call.end(&message{outcome: outcomeFailed, failure: failureOf(errClosed)})
+		return
 	}
-	c.mu.Lock()
-	if c.hung {
-		limit = min(limit, waitHung)
+	call.since = time.Now()
+	c.calls[call.ask.seq] = call
+	c.put(item{call: call})
+}
+
+// isOverrun reports whether who would wait for some seconds only need not begin: the
+// agent is known not to answer, or so much was asked already that nobody waits for any
+// more. So there is an end to what is kept of it. With mu held.
+func (c *Client) isOverrun() bool { return c.hung || len(c.calls) > mostLeft && c.left() > mostLeft }
+
+// left counts the calls for whose answers nobody waits. With mu held.
+func (c *Client) left() (n int) {
+	for _, call := range c.calls {
+		if call.left {
+			n++
+		}
 	}
-	c.mu.Unlock()
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
+	return n
+}
+
+// await waits for an answer for as long as limit says, 0 for ever, or until gone is
+// closed.
+func (c *Client) await(call *call, limit time.Duration, gone <-chan struct{}) {
+	var late <-chan time.Time
+	if limit > 0 {
+		timer := time.NewTimer(limit)
+		defer timer.Stop()
+		late = timer.C
+	}
 	select {
 	case <-call.done:
-		return true
-	case <-timer.C:
-		return false
+	case <-late:
+	case <-gone:
 	}
 }
 
@@ -70,6 +83,7 @@ func (c *Client) await(call *call, limit time.Duration) (answered bool) {
 type Preparation struct {
 	client *Client
 	call   *call
+	unsent bool
 	err    error
 }
 
@@ -84,19 +98,41 @@ func (c *Client) Prepare(r *lockspace.Request) *Preparation {
 	defer c.mu.Unlock()
 	n := c.name(r.Key)
 	n.path, n.uid, n.gid = path, r.Party.Taker.UID, r.Party.Taker.GID
+	// What was asked already by somebody who did not wait for it comes in handy: so
+	// there is no end of them while the agent does not answer.
+	for _, call := range n.open {
+		if call.left && call.reply == nil && !call.outdated && call.ask.span == (span{r.Range, r.Mode}) {
+			call.left, call.since = false, time.Now()
+			p.call = call
+			return p
+		}
+	}
 	p.call = c.newCall(message{
 		kind: kindCover, key: r.Key, path: path, uid: n.uid, gid: n.gid, span: span{r.Range, r.Mode},
 	})
-	p.call.name = n
+	p.call.name, p.unsent = n, true
 	n.open[p.call.ask.seq] = p.call
 	return p
 }
 
-// Run waits for the answer, outside of steps, for as long as limit says at most; 0:
-// however long it takes.
-func (p *Preparation) Run(limit time.Duration) {
-	if p.err == nil {
-		p.client.await(p.call, limit)
+// Run asks, and waits for the answer, outside of steps: for as long as limit says at
+// most, 0: however long it takes; and until gone is closed.
+func (p *Preparation) Run(limit time.Duration, gone <-chan struct{}) {
+	if p.err != nil {
+		return
+	}
+	c := p.client
+	c.mu.Lock()
+	over := limit > 0 && c.isOverrun()
+	switch {
+	case p.unsent && over:
+		p.call.end(&message{outcome: outcomeFailed, failure: failureOf(ErrNoAnswer)})
+	case p.unsent:
+		c.send(p.call)
+	}
+	c.mu.Unlock()
+	if !over {
+		c.await(p.call, limit, gone)
 	}
 }
 
@@ -122,6 +158,9 @@ func (c *Client) takeIn(call *call) error {
 	n, s := call.name, call.ask.span
 	call.taken = true
 	c.touch(n)
+	if call.outdated {
+		return nil // whoever wants it asks again
+	}
 	switch call.reply.outcome {
 	case outcomeForeign:
 		n.answers = append(n.answers, refusal{s, lockspace.ErrForeign})
@@ -137,12 +176,17 @@ func (c *Client) takeIn(call *call) error {
 // Errors: [ErrNoAnswer], the agent's.
 func (c *Client) ask(m message, limit time.Duration) (*call, error) {
 	c.mu.Lock()
+	if c.isOverrun() {
+		c.mu.Unlock()
+		return nil, ErrNoAnswer
+	}
 	call := c.newCall(m)
+	c.send(call)
 	c.mu.Unlock()
-	answered := c.await(call, limit)
+	c.await(call, limit, nil)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !answered {
+	if call.reply == nil {
 		call.left = true
 		return call, ErrNoAnswer
 	}
@@ -246,6 +290,7 @@ func (c *Client) watch() {
 		}
 		if ping == nil && c.socket != nil && now.Sub(asked) >= pingEvery {
 			ping, asked = c.newCall(message{kind: kindPing}), now
+			c.send(ping)
 		}
 		if ping != nil && ping.reply != nil {
 			if ping.reply.kind == kindReply {

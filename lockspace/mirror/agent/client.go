@@ -294,13 +294,17 @@ func (n *name) isIdle() bool {
 	return !n.touched && !n.queued && n.lost == nil && n.want.Empty() && n.held.Empty() && len(n.awaits) == 0 && len(n.open) == 0
 }
 
-// Renamed says that paths lead to other files than before.
+// Renamed says that paths lead to other files than before. What is being covered is
+// covered anew.
 func (c *Client) Renamed() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, n := range c.names {
 		if path, err := c.config.Path(n.key); err == nil {
 			n.path = path
+		}
+		for _, call := range n.open {
+			call.outdated = true
 		}
 	}
 	c.put(item{renamed: true})

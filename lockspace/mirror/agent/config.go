@@ -46,7 +46,6 @@ const (
 	// one that could not be, or that ended at once.
 	againAfter = 20 * time.Millisecond
 	againMost  = 5 * time.Second
-	// waitHung is how long somebody who would wait for some seconds waits for an
-	// agent that is known not to answer.
-	waitHung = 20 * time.Millisecond
+	// mostLeft is how many answers may be on their way for whom nobody waits.
+	mostLeft = 256
 )

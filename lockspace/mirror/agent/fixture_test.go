@@ -240,7 +240,7 @@ func (w *worker) try(r lockspace.Request, limit time.Duration) (err error) {
 		if !errors.Is(err, lockspace.ErrLookup) {
 			return err
 		}
-		p.Run(limit)
+		p.Run(limit, nil)
 	}
 	return err
 }
@@ -274,7 +274,7 @@ func (w *worker) wait(r lockspace.Request) <-chan error {
 				done <- err
 				return
 			}
-			p.Run(0)
+			p.Run(0, nil)
 		}
 	}()
 	return done

@@ -155,8 +155,10 @@ func (s *server) tryAwaits(l *lock) {
 type cover struct {
 	*message
 	opens int
-	next  *mirror.Preparation // nil: it is answered
-	begun bool
+	// renames is the server's when it was begun with.
+	renames int
+	next    *mirror.Preparation // nil: it is answered
+	begun   bool
 }
 
 // cover carries on with a COVER, and answers it if it can be.
@@ -166,11 +168,13 @@ func (s *server) cover(c *cover) {
 		s.endCover(c)
 		return
 	}
-	l := s.lock(c.message)
+	l := s.locks[c.key]
 	if !c.begun {
-		c.begun = true
+		l = s.lock(c.message)
+		c.begun, c.renames = true, s.renames
 		l.covering++
 	}
+	s.change(l)
 	out := new(message)
 	switch err := s.mirror.Cover(l.request(c.span)); {
 	case err == nil:
@@ -189,6 +193,9 @@ func (s *server) cover(c *cover) {
 	s.endCover(c)
 	s.reply(c.message, out)
 }
+
+// errRenamed is the answer to a COVER in whose time directories were renamed.
+var errRenamed = errors.New("a directory was renamed meanwhile")
 
 // endCover is the end of a COVER.
 func (s *server) endCover(c *cover) {
@@ -211,7 +218,14 @@ func (s *server) goOn(c *cover) {
 		for p := c.next; p != nil; p = c.next {
 			p.Run()
 			s.step(func() {
-				if err := s.mirror.Adopt(p); err != nil {
+				err := s.mirror.Adopt(p)
+				if c.renames != s.renames {
+					// What was opened may be another's file by now. The worker knows, and
+					// asks again.
+					s.mirror.Renamed()
+					err = errRenamed
+				}
+				if err != nil {
 					c.next = nil
 					s.endCover(c)
 					s.reply(c.message, &message{outcome: outcomeFailed, failure: failureOf(err)})

@@ -84,6 +84,8 @@ type server struct {
 	dir    *mirror.Backing
 	mirror *mirror.Mirror
 	locks  map[lockspace.Key]*lock
+	// renames counts how often paths came to lead elsewhere.
+	renames int
 	// changed are those that the mirror has to hear of at the end of the step, and
 	// again those of which it says that they are worth another try.
 	changed []*lock
@@ -174,9 +176,7 @@ func (s *server) handle(m *message) {
 		s.step(func() { s.cover(c) })
 		s.goOn(c)
 	case kindRenamed:
-		if s.mirror != nil {
-			s.step(s.mirror.Renamed)
-		}
+		s.step(s.renamed)
 	case kindProbe:
 		s.probe(m)
 	case kindLocked:
@@ -212,8 +212,14 @@ func (s *server) begin(m *message) {
 		l.beginEpoch()
 		s.change(l)
 	}
+	s.renamed() // some directories may have been, of which nobody has told
+}
+
+// renamed has the mirror forget where files are.
+func (s *server) renamed() {
+	s.renames++
 	if s.mirror != nil {
-		s.mirror.Renamed() // some directories may have been, of which nobody has told
+		s.mirror.Renamed()
 	}
 }
 

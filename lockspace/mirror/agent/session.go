@@ -113,6 +113,7 @@ func (c *Client) beginSession() *call {
 	}
 	asked := slices.Sorted(maps.Keys(c.calls))
 	all := c.newCall(message{kind: kindAll})
+	c.send(all)
 	for _, seq := range asked {
 		c.put(item{call: c.calls[seq]})
 	}
