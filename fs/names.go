@@ -63,8 +63,12 @@ func (f *FS) freePlaceOf(in *fuse.InHeader, dir uint64, name string) (place, fus
 
 // takeByName takes the lock of a free name of file ino for as long as the name is
 // there; handle is the open file that made it, 0 for none. The status is OK, or
-// why not, or Parked for a detour.
+// why not, or Parked for a detour. At the end of the mount it is ENOLCK: what is to be
+// kept is written down by then, and who takes a name after that would lose it.
 func (f *FS) takeByName(in *fuse.InHeader, k lockspace.Key, via lockspace.Via, ino, handle uint64) fuse.Status {
+	if f.closing {
+		return fuse.Status(unix.ENOLCK)
+	}
 	p, ok := f.caller(in)
 	if !ok {
 		return device.Parked

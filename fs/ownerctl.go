@@ -191,6 +191,9 @@ func (f *FS) acquireOne(w *ownerWrite, line string) fuse.Status {
 // takeAll takes what an owner wants, or nothing.
 func (f *FS) takeAll(w *ownerWrite, all []wantedLock) fuse.Status {
 	o := w.owner
+	if f.closing { // as in takeByName
+		return fuse.Status(unix.ENOLCK)
+	}
 	requests := make([]lockspace.Request, len(all))
 	for i := range all {
 		requests[i] = all[i].Request

@@ -1,7 +1,10 @@
 package tests
 
 import (
+	"bytes"
 	"fmt"
+	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -149,5 +152,36 @@ func TestKilledWaitersOfAStoppedDaemonDie(t *testing.T) {
 			}
 			waiter.Kill()
 		})
+	}
+}
+
+// Who has been told that a name is his holds it after a clean stop and start too,
+// however late he came.
+func TestNoNameIsLostOverAStop(t *testing.T) {
+	m := mount(t, "--policy", "hold=name,reap=none")
+	for round := range 3 {
+		prefix := fmt.Sprintf("round%d.", round)
+		taker := command(nil, "/bin/bash", "-c", `cd "$1"; set -C; i=0; while : >"$2$i"; do i=$((i + 1)); done 2>/dev/null; echo $i`,
+			"taker", m.Dir, prefix)
+		var out bytes.Buffer
+		taker.Stdout = &out
+		if err := taker.Start(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, answerLimit, func() bool { _, err := os.Stat(m.Path(prefix + "20")); return err == nil }, "names are taken")
+		m.Restart(m.Quit)
+		if err := taker.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		taken, err := strconv.Atoi(strings.TrimSpace(out.String()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range taken {
+			if _, err := os.Stat(m.Path(fmt.Sprint(prefix, i))); err != nil {
+				t.Errorf("of %d names that were taken: %v", taken, err)
+				break
+			}
+		}
 	}
 }
