@@ -119,6 +119,8 @@ func (f *FS) newAgent(place string) outside {
 		Reconsider: f.table.Reconsider,
 		Path:       f.outsidePath,
 		Lost:       f.mirrorLost,
+		Publish:    f.publishesLock,
+		Text:       f.textOf,
 		Name:       name,
 		Log:        f.log,
 	})}

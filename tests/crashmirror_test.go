@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -161,6 +162,9 @@ var mirrorKinds = []mirrorKind{
 	},
 }
 
+// lateDeath is how long after a call its worker may die.
+const lateDeath = 500 * time.Millisecond
+
 func TestEveryStepOfAMirroredLock(t *testing.T) {
 	backing := t.TempDir()
 	m, p := crashMount(t, mirroredIn(t, backing)...)
@@ -182,6 +186,11 @@ func TestEveryStepOfAMirroredLock(t *testing.T) {
 					p.arm(d)
 					k.call(s)
 					s.sync()
+					// What comes after the answer may be late, and what comes in the
+					// second pass only may not come at all.
+					for end := time.Now().Add(lateDeath); p.met() == 0 && !met[step] && time.Now().Before(end); {
+						time.Sleep(time.Millisecond)
+					}
 					if p.met() > 0 {
 						met[step] = true
 						deaths++

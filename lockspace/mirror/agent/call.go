@@ -94,6 +94,7 @@ func (c *Client) Prepare(r *lockspace.Request) *Preparation {
 	if err != nil {
 		return p
 	}
+	publish := c.config.Publish(r.Key)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := c.name(r.Key)
@@ -108,7 +109,7 @@ func (c *Client) Prepare(r *lockspace.Request) *Preparation {
 		}
 	}
 	p.call = c.newCall(message{
-		kind: kindCover, key: r.Key, path: path, uid: n.uid, gid: n.gid, span: span{r.Range, r.Mode},
+		kind: kindCover, key: r.Key, path: path, uid: n.uid, gid: n.gid, span: span{r.Range, r.Mode}, publish: publish,
 	})
 	p.call.name, p.unsent = n, true
 	n.open[p.call.ask.seq] = p.call

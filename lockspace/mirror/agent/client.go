@@ -50,7 +50,10 @@ type name struct {
 	// want is what is held, as of the last Settled, and held that of the last step
 	// that was recorded.
 	want, held mirror.Ranges
-	have       mirror.Ranges
+	// who tells who has want from others, and heldBy who has held.
+	who, heldBy uint64
+	publish     bool
+	have        mirror.Ranges
 	// awaits are as of the last Settled; said those since then.
 	awaits []numbered
 	said   []span
@@ -196,6 +199,7 @@ func (c *Client) Settled(k lockspace.Key, holds []*lockspace.Hold) {
 	}
 	var want mirror.Ranges
 	var uid, gid uint32
+	var who uint64
 	if len(holds) > 1 { // in order, since there may be thousands
 		holds = slices.SortedFunc(slices.Values(holds), func(a, b *lockspace.Hold) int { return cmp.Compare(a.Range.First, b.Range.First) })
 	}
@@ -203,11 +207,13 @@ func (c *Client) Settled(k lockspace.Key, holds []*lockspace.Hold) {
 		if h.Via != lockspace.ViaMkdir {
 			want.Add(h.Range, h.Mode)
 			uid, gid = h.Party.Taker.UID, h.Party.Taker.GID
+			who = who*31 + uint64(h.ID)<<1 + uint64(h.Mode)
 		}
 	}
 	if n == nil && want.Empty() {
 		return
 	}
+	publish := !want.Empty() && c.config.Publish(k)
 	path := ""
 	if n == nil || n.path == "" {
 		path, _ = c.config.Path(k) // what has none is lost, by the agent's word
@@ -224,7 +230,7 @@ func (c *Client) Settled(k lockspace.Key, holds []*lockspace.Hold) {
 	} else if n.lost != nil {
 		n.lost, n.changed = nil, true
 	}
-	n.want = want
+	n.want, n.who, n.publish = want, who, publish
 	c.setAwaits(n)
 }
 
@@ -255,8 +261,8 @@ func (c *Client) Recorded() {
 	for _, n := range c.touched {
 		n.touched = false
 		n.answers = nil
-		if !n.want.Equal(&n.held) {
-			n.held, n.changed = n.want.Clone(), true
+		if !n.want.Equal(&n.held) || n.who != n.heldBy {
+			n.held, n.heldBy, n.changed = n.want.Clone(), n.who, true
 		}
 		for seq, call := range n.open {
 			if call.taken {

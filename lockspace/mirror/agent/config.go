@@ -22,6 +22,9 @@ type Config struct {
 	Reconsider func(lockspace.Key)
 	Path       func(lockspace.Key) (string, error)
 	Lost       func(k lockspace.Key, why error)
+	// Publish and Text are as in [mirror.Config].
+	Publish func(lockspace.Key) bool
+	Text    func(lockspace.Key) func() []byte
 	// Name is what the directory is called in what people read.
 	Name string
 	Log  *slog.Logger

@@ -162,6 +162,8 @@ func (w *worker) environment() lockspace.Environment {
 
 func (w *worker) begin() {
 	w.client = New(Config{
+		Publish: func(lockspace.Key) bool { return false },
+		Text:    func(lockspace.Key) func() []byte { return nil },
 		Connect: w.k.connect, Do: w.do,
 		Reconsider: func(k lockspace.Key) { w.table.Reconsider(k) },
 		Path:       func(k lockspace.Key) (string, error) { return k.Name, nil },

@@ -22,6 +22,9 @@ type lock struct {
 	// lost is why what is held of it is not locked, until nothing is held any more.
 	lost    error
 	changed bool
+	// who tells those who hold it from others, and publish says that they are published.
+	who     uint64
+	publish bool
 }
 
 // numbered is a pin, or an await.
@@ -84,7 +87,7 @@ func (s *server) settle() {
 		wanted := l.wanted()
 		var holds []*lockspace.Hold
 		for r, m := range wanted.All() {
-			holds = append(holds, &lockspace.Hold{Request: *l.request(span{r, m})})
+			holds = append(holds, &lockspace.Hold{ID: lockspace.HoldID(l.who), Request: *l.request(span{r, m})})
 		}
 		if s.mirror != nil {
 			s.mirror.Settled(l.key, holds)
@@ -104,6 +107,7 @@ func (s *server) settle() {
 // state makes what a STATE says what is.
 func (s *server) state(m *message) {
 	l := s.lock(m)
+	l.who, l.publish = m.who, m.publish
 	held := mirror.Ranges{}
 	awaits := []numbered(nil)
 	open := make(map[uint64]bool)
@@ -171,6 +175,7 @@ func (s *server) cover(c *cover) {
 	l := s.locks[c.key]
 	if !c.begun {
 		l = s.lock(c.message)
+		l.publish = c.publish
 		c.begun, c.renames = true, s.renames
 		l.covering++
 	}

@@ -32,11 +32,13 @@ const (
 	kindLocked                    // seq, path: which names in this directory are locked?
 	kindPing                      // seq
 	kindPublished                 // seq, path: what is published about the lock? The text is in names
+	kindText                      // to the WHO seq: the text about it is in names, if there is one
 	// Of the agent.
 	kindWelcome // seq: the version
 	kindReply   // to seq: outcome, failure; and what was asked for
 	kindGot     // what key's await seq waited for: outcome, failure
 	kindLost    // key, failure: what is held of it is not locked
+	kindWho     // seq, key, who: what is to be published about it?
 )
 
 // outcome is how it went.
@@ -89,13 +91,17 @@ type message struct {
 	key      lockspace.Key
 	path     string
 	uid, gid uint32
-	span     span
-	found    bool // PROBE: there is somebody, with span
-	pid      uint32
-	failure  failure
-	entries  []entry
-	names    []string
-	stats    mirror.Stats
+	// who tells the holders of key from others before and after them, and publish says
+	// that they are published.
+	who     uint64
+	publish bool
+	span    span
+	found   bool // PROBE: there is somebody, with span
+	pid     uint32
+	failure failure
+	entries []entry
+	names   []string
+	stats   mirror.Stats
 }
 
 // failure is an error as it is sent. The zero failure is none.
@@ -166,6 +172,8 @@ func (m *message) append(b []byte) []byte {
 	text(m.path)
 	u32(m.uid)
 	u32(m.gid)
+	u64(m.who)
+	b = append(b, flag(m.publish))
 	spanOf(m.span)
 	u32(m.pid)
 	b = append(b, m.failure.code)
@@ -226,6 +234,7 @@ func parse(b []byte) (m message, ok bool) {
 	m.epoch, m.seq = u64(), u64()
 	m.key = lockspace.Key{Dir: u64(), Name: text()}
 	m.path, m.uid, m.gid = text(), u32(), u32()
+	m.who, m.publish = u64(), u8() != 0
 	m.span, m.pid = spanOf(), u32()
 	m.failure = failure{u8(), u32(), text()}
 	for n := u32(); n > 0 && ok; n-- {

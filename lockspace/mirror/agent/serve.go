@@ -32,7 +32,7 @@ var errUnsteady = errors.New("its backing file is replaced faster than it can be
 func Serve(socket *Socket, open func() (*mirror.Backing, error), log *slog.Logger) {
 	s := &server{
 		open: open, log: log, in: newInbox(), out: newOutbox(),
-		locks: make(map[lockspace.Key]*lock), lanes: make(chan struct{}, atOnce),
+		locks: make(map[lockspace.Key]*lock), asked: make(map[uint64]chan []byte), lanes: make(chan struct{}, atOnce),
 	}
 	go s.out.send(socket)
 	go func() {
@@ -73,6 +73,10 @@ type server struct {
 	in    *inbox
 	out   *outbox
 	lanes chan struct{} // for what may hang beside steps
+	// asked are who waits for a text, by the number of the question, lastAsk the last
+	// one. With mu held.
+	asked   map[uint64]chan []byte
+	lastAsk uint64
 
 	// Of the goroutine that carries out messages.
 	triedAt time.Time // when the directory was opened last, in vain
@@ -128,6 +132,8 @@ func (s *server) ready() error {
 			Reconsider: func(k lockspace.Key) { s.again = append(s.again, k) },
 			Path:       s.path,
 			Lost:       s.lost,
+			Publish:    s.publishes,
+			Text:       s.text,
 		})
 		for _, l := range s.locks {
 			s.change(l)
@@ -183,6 +189,8 @@ func (s *server) handle(m *message) {
 		s.locked(m)
 	case kindPublished:
 		s.published(m)
+	case kindText:
+		s.toldWho(m)
 	case kindPing:
 		s.ping(m)
 	default:

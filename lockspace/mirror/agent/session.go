@@ -17,6 +17,7 @@ type item struct {
 	name    *name
 	call    *call
 	renamed bool
+	text    *message
 }
 
 // put has something be sent. With mu held. A Renamed twice in a row is one.
@@ -187,12 +188,14 @@ func (c *Client) messageOf(i item) message {
 	switch {
 	case i.renamed:
 		return message{kind: kindRenamed}
+	case i.text != nil:
+		return *i.text
 	case i.call != nil:
 		return i.call.ask
 	}
 	n := i.name
 	n.queued, n.changed = false, false
-	m := message{kind: kindState, key: n.key, path: n.path, uid: n.uid, gid: n.gid, seq: c.last}
+	m := message{kind: kindState, key: n.key, path: n.path, uid: n.uid, gid: n.gid, seq: c.last, who: n.heldBy, publish: n.publish}
 	for r, mode := range n.held.All() {
 		m.entries = append(m.entries, entry{what: entryHeld, span: span{r, mode}})
 	}
@@ -227,6 +230,8 @@ func (c *Client) listen(socket *Socket, epoch uint64, all *call) error {
 			c.config.Do(func() { c.got(&m) })
 		case ok && welcome && m.kind == kindLost:
 			c.isLost(&m)
+		case ok && welcome && m.kind == kindWho:
+			c.tellWho(&m)
 		default:
 			c.config.Log.Error("a message of a mirror's process is not understood", "mirror", c.config.Name, "length", len(packet))
 		}
@@ -303,6 +308,32 @@ func (c *Client) got(m *message) {
 	}
 	c.mu.Unlock()
 	c.config.Reconsider(m.key)
+}
+
+// tellWho answers what is to be published about a lock: nothing, if others hold it by
+// now.
+func (c *Client) tellWho(ask *message) {
+	go func() {
+		var text func() []byte
+		c.config.Do(func() {
+			c.mu.Lock()
+			n := c.names[ask.key]
+			same := n != nil && n.heldBy == ask.who && n.who == ask.who
+			c.mu.Unlock()
+			if same {
+				text = c.config.Text(ask.key)
+			}
+		})
+		answer := &message{kind: kindText, seq: ask.seq}
+		if text != nil {
+			answer.names = []string{string(text())}
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.socket != nil && c.epoch == ask.epoch {
+			c.put(item{text: answer})
+		}
+	}()
 }
 
 // isLost takes in that what is held of a lock, or has been promised, is not locked.
