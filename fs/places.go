@@ -234,6 +234,22 @@ func (f *FS) movesPlace(x *file, to uint64) bool {
 	return x.Policy.mirror == "" && f.mirrorOf(x.Ino) != f.mirrorOf(to)
 }
 
+// isHeldIn reports whether something but directories is held or waited for in a
+// directory: they are not mirrored.
+func (f *FS) isHeldIn(dir uint64) (found bool) {
+	holds, waits := f.table.Count(dir)
+	if waits > 0 || holds == 0 {
+		return waits > 0
+	}
+	f.table.List(dir, 0, func(_ uint64, name string) bool {
+		for h := range f.table.Holds(lockspace.Key{Dir: dir, Name: name}) {
+			found = found || h.Via != lockspace.ViaMkdir
+		}
+		return !found
+	})
+	return found
+}
+
 // isHeldBelow reports whether something but directories is held, waited for or in
 // grace in a directory or below it, as far as that has its place from it, before or
 // after a change to another.
@@ -243,17 +259,7 @@ func (f *FS) isHeldBelow(x *file, to string) bool {
 	var held func(x *file) bool
 	held = func(x *file) bool {
 		below[x.Ino] = true
-		if _, waits := f.table.Count(x.Ino); waits > 0 {
-			return true
-		}
-		found := false
-		f.table.List(x.Ino, 0, func(_ uint64, name string) bool {
-			for h := range f.table.Holds(lockspace.Key{Dir: x.Ino, Name: name}) {
-				found = found || h.Via != lockspace.ViaMkdir
-			}
-			return !found
-		})
-		if found {
+		if f.isHeldIn(x.Ino) {
 			return true
 		}
 		for e := range x.content.order.All() {

@@ -223,7 +223,7 @@ func (f *FS) mayChange(dir *node, p *Policy) error {
 	if f.mirror == nil || (p.hold == holdName) == dir.file.holdsByName() {
 		return nil
 	}
-	if holds, waits := f.table.Count(dir.ID); holds > 0 || waits > 0 {
+	if f.isHeldIn(dir.ID) {
 		return errHeldThere
 	}
 	return nil
