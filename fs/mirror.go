@@ -97,8 +97,8 @@ func (m mirrored) Cover(r *lockspace.Request) error {
 		switch why := x.notOpened[r.Key]; {
 		case why != nil:
 			err = why
-		case x.opens >= maxOpens:
-			err = errUnsteady
+		case x.opens >= mirror.MaxOpens:
+			err = mirror.ErrUnsteady
 		}
 	}
 	switch err {
@@ -135,32 +135,17 @@ var unmirroredRate = rate{every: 10 * time.Second, burst: 10}
 
 // isMirroredBelow reports whether anything that is mirrored is held or waited for in
 // a directory or below. Those below it are few, or nothing is mirrored there.
-func (f *FS) isMirroredBelow(dir *file) (found bool) {
-	if holds, waits := f.table.Count(dir.Ino); holds > 0 || waits > 0 {
-		f.table.List(dir.Ino, 0, func(_ uint64, name string) bool {
-			for h := range f.table.Holds(lockspace.Key{Dir: dir.Ino, Name: name}) {
-				found = found || (mirrored{f}).isMirrored(&h.Request)
-			}
-			return !found
-		})
-		found = found || waits > 0
+func (f *FS) isMirroredBelow(dir *file) bool {
+	if _, waits := f.table.Count(dir.Ino); waits > 0 || f.mirrors(dir.Ino) && f.isHeldIn(dir.Ino) {
+		return true
 	}
 	for e := range dir.content.order.All() {
-		if found {
+		if e.file.Kind == directory && f.isMirroredBelow(e.file) {
 			return true
 		}
-		if e.file.Kind == directory {
-			found = f.isMirroredBelow(e.file)
-		}
 	}
-	return found
+	return false
 }
-
-// errUnsteady is why a lock is not granted whose backing file is replaced each
-// time that it has been opened, maxOpens times.
-var errUnsteady = errors.New("its backing file is replaced faster than it can be locked")
-
-const maxOpens = 50
 
 // Await has the lock opened if it is not: nobody asks for it now who could take a
 // detour.

@@ -67,19 +67,7 @@ func TestClusterIsOneTable(t *testing.T) {
 		wantErr(t, "close", here.Close(fd), nil)
 		wantErr(t, "close", there.Close(other), nil)
 	}
-	const seconds = 10
-	hammers := []*hammer{startHammer(t, m[0]), startHammer(t, m[1])}
-	out, err := command(nil, program(t, "places"), "16", fmt.Sprint(seconds), g.clients[0].Dir, m[0].Dir, m[1].Dir).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	for _, h := range hammers {
-		h.Stop()
-	}
-	t.Logf("%d and %d workers killed: %s", hammers[0].kills, hammers[1].kills, out)
-	if strings.Contains(string(out)+" ", " 0 ") {
-		t.Errorf("it was too tame: %s", out)
-	}
+	wantNeverTwoInside(t, 10*time.Second, g.clients[0].Dir, m[0], m[1])
 }
 
 // wantExcluded fails the test unless who holds a lock in one of waysToHold excludes

@@ -272,8 +272,15 @@ func TestNeverTwoInsideOverTwoMounts(t *testing.T) {
 	limit := hammerTime(t)
 	first.Deadline(limit + time.Minute)
 	second.Deadline(limit + time.Minute)
-	hammers := []*hammer{startHammer(t, first.Mount), startHammer(t, second)}
-	out, err := command(nil, program(t, "places"), "16", fmt.Sprint(limit.Seconds()), first.backing, first.Dir, second.Dir).CombinedOutput()
+	wantNeverTwoInside(t, limit, first.backing, first.Mount, second)
+}
+
+// wantNeverTwoInside has 16 processes take the same locks for a while, on two mounts and
+// in their backing directory, while the workers of both are killed.
+func wantNeverTwoInside(t *testing.T, limit time.Duration, backing string, first, second *Mount) {
+	t.Helper()
+	hammers := []*hammer{startHammer(t, first), startHammer(t, second)}
+	out, err := command(nil, program(t, "places"), "16", fmt.Sprint(limit.Seconds()), backing, first.Dir, second.Dir).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -320,8 +327,14 @@ func TestStrangersAreSeen(t *testing.T) {
 	}
 }
 
-// A mount over a directory in which a process holds a lock already.
+// A mount over a directory in which a process holds a lock already: that is the backing
+// directory by default.
 func TestMountOverLockedFiles(t *testing.T) {
+	t.Run("by default", func(t *testing.T) { wantMountOverLockedFiles(t) })
+	t.Run("by its name", func(t *testing.T) { wantMountOverLockedFiles(t, "--backing", "MOUNTPOINT") })
+}
+
+func wantMountOverLockedFiles(t *testing.T, flags ...string) {
 	m := newMount(t)
 	m.Dir = filepath.Join(m.parent, "m")
 	stranger := newClient(t)
@@ -330,7 +343,10 @@ func TestMountOverLockedFiles(t *testing.T) {
 	}
 	file := stranger.Open(m.Path("x"), unix.O_RDWR|unix.O_CREAT)
 	wantErr(t, "the lock", stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)), nil)
-	m.start([]string{m.program, "--backing", m.Dir, "--log-level", "debug", "--state-dir", "none", m.Dir})
+	for i, f := range flags {
+		flags[i] = strings.ReplaceAll(f, "MOUNTPOINT", m.Dir)
+	}
+	m.start(append(append([]string{m.program, "--log-level", "debug", "--state-dir", "none"}, flags...), m.Dir))
 	t.Cleanup(m.Stop)
 	m.awaitReady()
 	m.watch = watchMount(m)

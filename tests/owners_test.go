@@ -3,7 +3,6 @@ package tests
 import (
 	"fmt"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -24,25 +23,11 @@ func TestOwnersInAScript(t *testing.T) {
 	})
 }
 
-// keepKilling has the workers of some mounts die all the time, in turns, until the test
-// is over.
+// keepKilling has the workers of some mounts die all the time, until the test is over.
 func keepKilling(t *testing.T, mounts ...*Mount) {
-	over, done := make(chan struct{}), make(chan struct{})
-	t.Cleanup(func() { close(over); <-done })
-	go func() {
-		defer close(done)
-		for i := 0; ; i++ {
-			select {
-			case <-over:
-				return
-			case <-time.After(100 * time.Millisecond):
-			}
-			// One that is about to be replaced is not there for a moment.
-			if worker := mounts[i%len(mounts)].Worker(); worker != 0 {
-				syscall.Kill(worker, syscall.SIGKILL)
-			}
-		}
-	}()
+	for _, m := range mounts {
+		startKiller(t, m, 200*time.Millisecond)
+	}
 }
 
 // flowsLimit is how long the script may run.

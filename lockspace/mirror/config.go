@@ -68,10 +68,17 @@ var (
 	ErrReplaced = errors.New("its backing file was removed or replaced")
 	// ErrGone is why a lock is lost that a server has forgotten.
 	ErrGone = errors.New("its backing file is not locked any more: the filesystem's server has lost it")
+	// ErrUnsteady is why a lock is not granted whose file is another each time that it
+	// has been opened, [MaxOpens] times: for users of Preparations, who give up then.
+	ErrUnsteady = errors.New("its backing file is replaced faster than it can be locked")
 	// ErrTaken is why a lock is lost that somebody else got hold of while nobody
 	// kept it.
 	ErrTaken = errors.New("its backing file was locked by another meanwhile")
 )
+
+// MaxOpens is how often a file is opened for one request that somebody replaces each
+// time.
+const MaxOpens = 50
 
 // Limits returns how many files a mirror keeps open, by how many the process may
 // have: 512 that hold nothing, or a quarter; three quarters in all, but so that 256

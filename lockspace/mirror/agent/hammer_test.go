@@ -21,10 +21,7 @@ func TestNeverTwoInside(t *testing.T) {
 	k := newKeeper(t)
 	w := newWorker(t, k)
 	const names, users, strangers = 3, 6, 4
-	limit := 10 * time.Second
-	if testing.Short() {
-		limit = 2 * time.Second
-	}
+	const limit = 10 * time.Second
 	var inside [names]atomic.Int32 // of those that take it exclusively
 	var entries, outside, refused, replaced, paused atomic.Int64
 	end := time.Now().Add(limit)

@@ -188,8 +188,8 @@ func (s *server) cover(c *cover) {
 		out.outcome = outcomeForeign
 	case !errors.Is(err, lockspace.ErrLookup):
 		out.outcome, out.failure = outcomeFailed, failureOf(err)
-	case c.opens >= mostOpens:
-		out.outcome, out.failure = outcomeFailed, failureOf(errUnsteady)
+	case c.opens >= mirror.MaxOpens:
+		out.outcome, out.failure = outcomeFailed, failureOf(mirror.ErrUnsteady)
 	default:
 		c.opens++
 		c.next = s.mirror.Prepare(l.request(c.span))

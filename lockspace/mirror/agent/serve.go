@@ -14,15 +14,8 @@ import (
 // those that make steps.
 const atOnce = 32
 
-// mostOpens is how often a file is opened for one COVER that somebody replaces each
-// time.
-const mostOpens = 50
-
 // openAgain is how long a directory that could not be opened is not tried again.
 const openAgain = time.Second
-
-// errUnsteady is why a lock is not covered whose file is always another.
-var errUnsteady = errors.New("its backing file is replaced faster than it can be locked")
 
 // Serve is an agent for the worker at the other end. It returns when that end is
 // closed, and what it began may still hang then: the process is to end.
