@@ -81,18 +81,24 @@ func (m mirrored) isMirrored(r *lockspace.Request) bool {
 }
 
 // mirrors reports whether the locks of a directory are outside too.
-func (f *FS) mirrors(dir uint64) bool {
-	d := f.nodes.dir(dir)
-	return f.mirror != nil && d != nil && !d.file.holdsByName() && !d.file.isRemoved() && f.mirror.at(dir) != nil
+func (f *FS) mirrors(dir uint64) bool { return f.outsideOf(dir) != nil }
+
+// outsideOf returns what has the locks of a directory outside, nil if nothing has.
+func (f *FS) outsideOf(dir uint64) outside {
+	if d := f.nodes.dir(dir); f.mirror != nil && d != nil && !d.file.holdsByName() && !d.file.isRemoved() {
+		return f.mirror.at(dir)
+	}
+	return nil
 }
 
 // Cover notes what is to be opened for a request, for the detour that follows. If
 // that failed, so does the request.
 func (m mirrored) Cover(r *lockspace.Request) error {
-	if !m.isMirrored(r) {
+	o := m.f.outsideOf(r.Key.Dir)
+	if o == nil || r.Via == lockspace.ViaMkdir {
 		return m.f.covered(r)
 	}
-	err := m.f.mirror.Cover(r)
+	err := o.Cover(r)
 	if x := m.f.facts; err == lockspace.ErrLookup && x != nil {
 		switch why := x.notOpened[r.Key]; {
 		case why != nil:
@@ -149,13 +155,23 @@ func (f *FS) isMirroredBelow(dir *file) bool {
 
 // Await has the lock opened if it is not: nobody asks for it now who could take a
 // detour.
-func (m mirrored) Await(r *lockspace.Request) { m.f.mirror.Await(r) }
-
-func (m mirrored) Settled(k lockspace.Key, holds []*lockspace.Hold) {
-	if len(holds) > 0 && !m.f.mirrors(k.Dir) {
-		holds = nil
+func (m mirrored) Await(r *lockspace.Request) {
+	if o := m.f.mirror.at(r.Key.Dir); o != nil {
+		o.Await(r)
 	}
-	m.f.mirror.Settled(k, holds) // which leaves directories out by itself
+}
+
+// Settled tells those too that do not have the directory's locks: that nothing of it is
+// held there. All of them leave out by themselves what is held by being a directory.
+func (m mirrored) Settled(k lockspace.Key, holds []*lockspace.Hold) {
+	at := m.f.outsideOf(k.Dir)
+	for _, o := range m.f.mirror.each {
+		if o == at {
+			o.Settled(k, holds)
+		} else {
+			o.Settled(k, nil)
+		}
+	}
 }
 
 // openOutside returns what opens, on a detour, what has yet to be opened outside

@@ -37,8 +37,8 @@ type Agent interface {
 	Leave()
 }
 
-// places are the mirrors of a mount, as one for the table. Its methods are called in
-// steps.
+// places are the mirrors of a mount, see [mirrored] for how the table uses them. Its
+// methods are called in steps.
 type places struct {
 	f *FS
 	// backing is of directories that have no other place, nil if those have none.
@@ -163,29 +163,6 @@ func (f *FS) namedPlaces() map[string]bool {
 		}
 	}
 	return named
-}
-
-// Cover implements [lockspace.Mirror], of what is mirrored.
-func (p *places) Cover(r *lockspace.Request) error { return p.at(r.Key.Dir).Cover(r) }
-
-// Await is for what is mirrored.
-func (p *places) Await(r *lockspace.Request) {
-	if o := p.at(r.Key.Dir); o != nil {
-		o.Await(r)
-	}
-}
-
-// Settled tells those too that are not a directory's place, that nothing of it is
-// held there.
-func (p *places) Settled(k lockspace.Key, holds []*lockspace.Hold) {
-	at := p.at(k.Dir)
-	for _, o := range p.each {
-		if o == at {
-			o.Settled(k, holds)
-		} else {
-			o.Settled(k, nil)
-		}
-	}
 }
 
 // Recorded is after every step.

@@ -66,8 +66,8 @@ func openPlace(place string, mountID uint64) (*mirror.Backing, error) {
 	if err != nil {
 		return nil, &iofs.PathError{Op: "open", Path: dir, Err: err}
 	}
-	own, known := mountNumber(mountID)
-	if m, ok := mountOf(fd); ok && known && m.device == own.device {
+	own, known := mirror.MountNumber(mountID)
+	if m, ok := mirror.MountOf(fd); ok && known && m.Device == own.Device {
 		err = unix.ELOOP
 	} else {
 		err = unix.Faccessat(fd, ".", unix.R_OK|unix.X_OK, unix.AT_EACCESS)

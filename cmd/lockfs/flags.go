@@ -56,7 +56,7 @@ func parse(args []string) (config, error) {
 	flags.SetOutput(io.Discard)
 	flags.SortFlags = false
 	flags.StringVar(&c.backing, "backing", defaultBacking, "`directory` whose files mirror the locks, which may be MOUNTPOINT, for the one that\n"+
-		"the mount covers; 'none' mirrors nothing")
+		"the mount covers, as without this flag; 'none' mirrors nothing")
 	flags.BoolVar(&c.allowOther, "allow-other", false, "let other users in (root always does; needs user_allow_other in /etc/fuse.conf)")
 	flags.StringVar(&c.stateDir, "state-dir", "", "`directory` for what outlives a reboot (fencing tokens) and a restart;\n"+
 		"'none' keeps nothing (default /var/lib/lockfs/MOUNTPOINT, of an ordinary user\n~/.local/state/lockfs/MOUNTPOINT)")

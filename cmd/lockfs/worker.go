@@ -247,7 +247,7 @@ func (w *workerProcess) backedBy() *fs.Backing {
 		return nil
 	}
 	// What a worker of a program that had no agents holds is held on as it did.
-	if mayHang(workerBacking) && len(w.inherited) == 0 {
+	if mirror.IsRemote(workerBacking) && len(w.inherited) == 0 {
 		return &fs.Backing{ByAgent: true}
 	}
 	b := &fs.Backing{Dir: mirror.NewBacking(int(w.backing.Fd())), Keeper: w.mirror}
@@ -260,7 +260,7 @@ func (w *workerProcess) backedBy() *fs.Backing {
 // warnOfBacking says what is wrong with the backing directory, once. Of one that may
 // hang its agent does.
 func (w *workerProcess) warnOfBacking() {
-	if w.backing != nil && !mayHang(workerBacking) {
+	if w.backing != nil && !mirror.IsRemote(workerBacking) {
 		warnOfBacking(mirror.NewBacking(int(w.backing.Fd())), w.config.backing, w.log)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/lockspace/internal/eintr"
 )
 
 // Backing is the directory whose files are locked. Nothing that is done through
@@ -24,12 +26,12 @@ type Backing struct {
 // NewBacking returns the backing directory that is open as fd, with O_PATH or
 // for reading; it stays the caller's. Files and directories that are missing in
 // it are made.
-func NewBacking(fd int) *Backing { return &Backing{fd: fd, remote: isRemote(fd)} }
+func NewBacking(fd int) *Backing { return &Backing{fd: fd, remote: IsRemote(fd)} }
 
 // NewDirect returns a backing directory in which nothing is made: the locks are
 // those of the files that are there (design 1.6, direct). A missing one is
 // ENOENT.
-func NewDirect(fd int) *Backing { return &Backing{fd: fd, existing: true, remote: isRemote(fd)} }
+func NewDirect(fd int) *Backing { return &Backing{fd: fd, existing: true, remote: IsRemote(fd)} }
 
 // begun returns b such that files that are made can be written to.
 func (b *Backing) begun() *Backing {
@@ -44,7 +46,7 @@ func (b *Backing) begun() *Backing {
 // directory. "" if nobody may but its owner, who is root or the caller.
 func (b *Backing) Check() (string, error) {
 	var st unix.Stat_t
-	if err := retry(func() error { return unix.Fstat(b.fd, &st) }); err != nil {
+	if err := eintr.Retry(func() error { return unix.Fstat(b.fd, &st) }); err != nil {
 		return "", &fs.PathError{Op: "fstat", Path: "backing directory", Err: err}
 	}
 	switch {
@@ -73,7 +75,7 @@ func inodeOf(st *unix.Stat_t) inode { return inode{uint64(st.Dev), st.Ino} }
 // caller's so that what is asked often costs no memory.
 func (b *Backing) stat(path string, st *unix.Stat_t) error {
 	if !strings.Contains(path, "/") { // one step, and it does not follow links
-		err := retry(func() error { return unix.Fstatat(b.fd, path, st, unix.AT_SYMLINK_NOFOLLOW) })
+		err := eintr.Retry(func() error { return unix.Fstatat(b.fd, path, st, unix.AT_SYMLINK_NOFOLLOW) })
 		return wrap("stat", path, err)
 	}
 	fd, err := b.openat2(path, unix.O_PATH|unix.O_NOFOLLOW, 0)
@@ -81,7 +83,7 @@ func (b *Backing) stat(path string, st *unix.Stat_t) error {
 		return wrap("stat", path, err)
 	}
 	defer unix.Close(fd)
-	return wrap("stat", path, retry(func() error { return unix.Fstat(fd, st) }))
+	return wrap("stat", path, eintr.Retry(func() error { return unix.Fstat(fd, st) }))
 }
 
 // openat2 opens path beneath the directory.
@@ -110,15 +112,6 @@ func openat2(dir int, path string, flags int, mode uint32) (fd int, err error) {
 // attempts is how often something is tried that others keep from succeeding by
 // what they do at the same moment.
 const attempts = 100
-
-// retry does f until no signal interrupts it.
-func retry(f func() error) error {
-	for {
-		if err := f(); err != unix.EINTR {
-			return err
-		}
-	}
-}
 
 // wrap tells what was being done, and with what. The errno stays what it is for
 // [errors.Is].

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lockfs/lockfs/lockspace"
+	"github.com/lockfs/lockfs/lockspace/internal/eintr"
 )
 
 // Two tables over one directory, and programs that lock the file itself, all at
@@ -74,7 +75,7 @@ func TestHammer(t *testing.T) {
 			for !stop.Load() {
 				for _, typ := range []int16{typeOf(mode), unix.F_UNLCK} {
 					lk := unix.Flock_t{Type: typ}
-					if err := retry(func() error { return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLKW, &lk) }); err != nil {
+					if err := eintr.Retry(func() error { return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLKW, &lk) }); err != nil {
 						t.Error(err)
 					}
 					if typ != unix.F_UNLCK {

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/lockspace/internal/eintr"
 )
 
 // A foreigner is another process, which knows nothing of mirrors: the test
@@ -53,7 +55,7 @@ func beForeign(path string) {
 			continue
 		}
 		lk.Type = types[typ]
-		err := retry(func() error { return unix.FcntlFlock(uintptr(fd), commands[owner+" "+what], &lk) })
+		err := eintr.Retry(func() error { return unix.FcntlFlock(uintptr(fd), commands[owner+" "+what], &lk) })
 		switch {
 		case err != nil:
 			fmt.Println(unix.ErrnoName(err.(unix.Errno)))

@@ -4,6 +4,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/lockspace/internal/eintr"
 )
 
 // Opening the file of a lock.
@@ -76,7 +78,7 @@ func (b *Backing) look(path string) error {
 // regular returns which file fd is open on if it is a regular one.
 func regular(fd int) (inode, error) {
 	var st unix.Stat_t
-	if err := retry(func() error { return unix.Fstat(fd, &st) }); err != nil {
+	if err := eintr.Retry(func() error { return unix.Fstat(fd, &st) }); err != nil {
 		return inode{}, err
 	}
 	switch st.Mode & unix.S_IFMT {
@@ -146,7 +148,7 @@ func (b *Backing) create(path string, uid, gid uint32) (Opened, error) {
 		return Opened{}, err
 	}
 	if unix.Geteuid() == 0 {
-		err := retry(func() error { return unix.Fchown(fd, int(uid), int(gid)) })
+		err := eintr.Retry(func() error { return unix.Fchown(fd, int(uid), int(gid)) })
 		// EPERM: root is somebody else on this filesystem. EINVAL: the user is
 		// nobody in this user namespace. It is locked all the same.
 		if err != nil && err != unix.EPERM && err != unix.EINVAL {
@@ -170,7 +172,7 @@ func (b *Backing) makeParents(path string) error {
 		}
 	}()
 	for _, name := range names[:len(names)-1] {
-		err := retry(func() error { return unix.Mkdirat(dir, name, 0o755) })
+		err := eintr.Retry(func() error { return unix.Mkdirat(dir, name, 0o755) })
 		if err != nil && err != unix.EEXIST {
 			return err
 		}

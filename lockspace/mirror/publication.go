@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lockfs/lockfs/lockspace"
+	"github.com/lockfs/lockfs/lockspace/internal/eintr"
 )
 
 // What is written into backing files, for other tables with mirrors on the same
@@ -48,7 +49,7 @@ func hasHeader(fd int) (bool, error) {
 }
 
 func pread(fd int, b []byte) (n int, err error) {
-	err = retry(func() error {
+	err = eintr.Retry(func() error {
 		n, err = unix.Pread(fd, b, 0)
 		return err
 	})
@@ -62,7 +63,7 @@ func publish(fd int, text []byte) (ours bool, err error) {
 	}
 	text = text[:min(len(text), MaxText)]
 	var n int
-	if err = retry(func() error { n, err = unix.Pwrite(fd, text, int64(len(header))); return err }); err != nil {
+	if err = eintr.Retry(func() error { n, err = unix.Pwrite(fd, text, int64(len(header))); return err }); err != nil {
 		return true, err
 	}
 	// There may be more of another, if stat told of that too late; and what is
@@ -86,7 +87,7 @@ func withdraw(fd int) (ours bool, err error) {
 
 // truncate leaves so many bytes of text.
 func truncate(fd, text int) error {
-	return retry(func() error { return unix.Ftruncate(fd, int64(len(header)+text)) })
+	return eintr.Retry(func() error { return unix.Ftruncate(fd, int64(len(header)+text)) })
 }
 
 // Published returns the text that somebody has published who holds the first byte

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lockfs/lockfs/lockspace"
+	"github.com/lockfs/lockfs/lockspace/internal/eintr"
 )
 
 // When something is written about who holds a lock: see publication.go for what.
@@ -161,7 +162,7 @@ func (t *text) write() {
 	p.mu.Unlock()
 	if t.ours && t.err == nil && t.remote {
 		// Else it would be this host's only. Who looks at it there is in no hurry.
-		t.err = retry(func() error { return unix.Fdatasync(t.file.fd) })
+		t.err = eintr.Retry(func() error { return unix.Fdatasync(t.file.fd) })
 	}
 }
 

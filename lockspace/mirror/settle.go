@@ -4,6 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lockfs/lockfs/lockspace"
+	"github.com/lockfs/lockfs/lockspace/internal/eintr"
 )
 
 // Settled implements [lockspace.Mirror].
@@ -166,7 +167,7 @@ func (m *Mirror) regain(f *file, want spans) bool {
 		}
 	}
 	if took && m.config.Text != nil && f.have.leads() {
-		if retry(func() error { return unix.Fstat(f.fd, &m.st) }) == nil {
+		if eintr.Retry(func() error { return unix.Fstat(f.fd, &m.st) }) == nil {
 			m.clearStale(f, m.st.Size)
 		}
 	}

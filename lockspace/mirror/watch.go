@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/lockspace/internal/eintr"
 )
 
 // Files that are held, or waited for, are looked at every now and then: whether
@@ -88,7 +90,7 @@ func (m *Mirror) looks() []look {
 
 func (l *look) do(m *Mirror) {
 	var st unix.Stat_t
-	if err := retry(func() error { return unix.Fstat(l.file.fd, &st) }); broken(err) {
+	if err := eintr.Retry(func() error { return unix.Fstat(l.file.fd, &st) }); broken(err) {
 		l.why = wrap("fstat", l.path, err)
 		return
 	}

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/lockspace/internal/eintr"
 )
 
 // The system calls on the mount. All begin at the directory that was opened, so that
@@ -14,21 +16,12 @@ import (
 // at makes a call with the descriptor of the directory, unless that is closed.
 func (m *Manager) at(call func(dir int) error) (err error) {
 	closed := m.conn.Control(func(dir uintptr) {
-		err = again(func() error { return call(int(dir)) })
+		err = eintr.Retry(func() error { return call(int(dir)) })
 	})
 	if closed != nil {
 		return os.ErrClosed
 	}
 	return err
-}
-
-// again makes a call until no signal ends it.
-func again(call func() error) error {
-	for {
-		if err := call(); err != unix.EINTR {
-			return err
-		}
-	}
 }
 
 // open opens a file below the directory. The error is an errno.
@@ -53,7 +46,7 @@ func (m *Manager) read(path string) (string, error) {
 	}
 	defer unix.Close(fd)
 	b, n := make([]byte, 256), 0
-	err = again(func() (err error) {
+	err = eintr.Retry(func() (err error) {
 		n, err = unix.Pread(fd, b, 0)
 		return err
 	})
@@ -70,7 +63,7 @@ func (m *Manager) write(path, value string) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return again(func() error {
+	return eintr.Retry(func() error {
 		_, err := unix.Pwrite(fd, []byte(value), 0)
 		return err
 	})

@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/lockspace/internal/eintr"
 )
 
 // Locker is a lock that a [Manager] has allocated or retrieved. Its methods may be
@@ -53,7 +55,7 @@ func (l *Locker) take() (file int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := again(func() error { return unix.Flock(file, unix.LOCK_EX) }); err != nil {
+	if err := eintr.Retry(func() error { return unix.Flock(file, unix.LOCK_EX) }); err != nil {
 		unix.Close(file)
 		return 0, err
 	}
@@ -72,7 +74,7 @@ func (l *Locker) Unlock() {
 		panic(l.m.failed("unlock", l.id, errNotLocked))
 	}
 	// A process that is being forked may have the file open a moment longer.
-	err := again(func() error { return unix.Flock(file, unix.LOCK_UN) })
+	err := eintr.Retry(func() error { return unix.Flock(file, unix.LOCK_UN) })
 	unix.Close(file)
 	l.turn.Unlock()
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/lockspace/internal/eintr"
 )
 
 // The open file that holds a lock, by flock(2). It is a number and not an os.File,
@@ -50,7 +52,7 @@ func take(ctx context.Context, path string, how int) (fd int, err error) {
 func open(path string) (fd int, err error) {
 	const always = unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NOCTTY
 	openAs := func(flags int) {
-		err = retry(func() (err error) {
+		err = eintr.Retry(func() (err error) {
 			fd, err = unix.Open(path, flags|always, 0o666)
 			return err
 		})
@@ -106,28 +108,18 @@ func await(ctx context.Context, fd, how int) error {
 }
 
 func flock(fd, how int) error {
-	return os.NewSyscallError("flock", retry(func() error { return unix.Flock(fd, how) }))
+	return os.NewSyscallError("flock", eintr.Retry(func() error { return unix.Flock(fd, how) }))
 }
 
 // leadsTo reports whether a path leads to an open file.
 func leadsTo(path string, fd int) (bool, error) {
 	var at, st unix.Stat_t
-	err := retry(func() error { return unix.Lstat(path, &at) })
+	err := eintr.Retry(func() error { return unix.Lstat(path, &at) })
 	if err == unix.ENOENT {
 		return false, nil
 	}
 	if err == nil {
-		err = retry(func() error { return unix.Fstat(fd, &st) })
+		err = eintr.Retry(func() error { return unix.Fstat(fd, &st) })
 	}
 	return at.Dev == st.Dev && at.Ino == st.Ino, os.NewSyscallError("stat", err)
-}
-
-// retry makes a system call again that has ended for a signal, as those of the
-// runtime.
-func retry(call func() error) error {
-	for {
-		if err := call(); err != unix.EINTR {
-			return err
-		}
-	}
 }

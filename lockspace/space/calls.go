@@ -5,23 +5,16 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/lockspace/internal/eintr"
 )
 
-// The system calls. On a FUSE mount all of them can end with EINTR, for the
-// runtime's own signals too.
-
-func retry(call func() error) error {
-	for {
-		if err := call(); err != unix.EINTR {
-			return err
-		}
-	}
-}
+// The system calls.
 
 // open opens the file of a resource. It does not wait, whatever is there: not in
 // a FIFO, and not where open(2) itself takes a lock.
 func open(path string, flags int) (fd int, err error) {
-	err = retry(func() (err error) {
+	err = eintr.Retry(func() (err error) {
 		fd, err = unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY|flags, fileMode)
 		return err
 	})
@@ -36,7 +29,7 @@ const lockedByte, lockedLength = 0, 1
 
 func fcntl(fd, cmd int, lk *unix.Flock_t) error {
 	lk.Whence, lk.Start, lk.Len = unix.SEEK_SET, lockedByte, lockedLength
-	return retry(func() error { return unix.FcntlFlock(uintptr(fd), cmd, lk) })
+	return eintr.Retry(func() error { return unix.FcntlFlock(uintptr(fd), cmd, lk) })
 }
 
 func typeOf(shared bool) int16 {
@@ -69,11 +62,11 @@ func stillLocked(fd int, shared bool) error {
 }
 
 func stat(path string) (st unix.Stat_t, err error) {
-	return st, retry(func() error { return unix.Stat(path, &st) })
+	return st, eintr.Retry(func() error { return unix.Stat(path, &st) })
 }
 
 func fstat(fd int) (st unix.Stat_t, err error) {
-	return st, retry(func() error { return unix.Fstat(fd, &st) })
+	return st, eintr.Retry(func() error { return unix.Fstat(fd, &st) })
 }
 
 // leadsTo reports whether a path leads to an open file.
@@ -91,7 +84,7 @@ func leadsTo(path string, fd int) (bool, error) {
 
 // unlink removes a name. That it is not there any more is fine.
 func unlink(path string) error {
-	if err := retry(func() error { return unix.Unlink(path) }); err != nil && err != unix.ENOENT {
+	if err := eintr.Retry(func() error { return unix.Unlink(path) }); err != nil && err != unix.ENOENT {
 		return &os.PathError{Op: "unlink", Path: path, Err: err}
 	}
 	return nil

@@ -1,4 +1,4 @@
-package main
+package mirror
 
 import (
 	"bufio"
@@ -8,8 +8,7 @@ import (
 	"strings"
 )
 
-// Whether a directory is on a filesystem that answers: without asking it, since that
-// may hang.
+// What filesystem a directory is on: without asking it, since that may hang.
 
 // local are the types of filesystems (filesystems(5)) that are as reliable as this
 // machine. What is below an overlay is not looked at: whoever puts one over a network
@@ -19,23 +18,27 @@ var local = []string{
 	"overlay", "ramfs", "reiserfs", "rootfs", "tmpfs", "ubifs", "udf", "vfat", "xfs", "zfs",
 }
 
-// mayHang reports whether calls on the directory that is open as fd may hang for as
-// long as somebody else likes.
-func mayHang(fd int) bool {
-	m, ok := mountOf(fd)
+// IsRemote reports whether the directory that is open as fd is on a filesystem that
+// others than this machine answer for, or that is not known not to be. Calls on it may
+// hang for as long as they like; there may be locks on it that this kernel does not know
+// of, what is written may be this host's only for a while, and a lock can be lost
+// behind everybody's back.
+func IsRemote(fd int) bool {
+	m, ok := MountOf(fd)
 	return !ok || !slices.Contains(local, m.kind)
 }
 
-// mounted is a line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
-type mounted struct {
-	id     uint64
-	device string // its st_dev, as MAJOR:MINOR
+// Mount is a line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
+type Mount struct {
+	id uint64
+	// Device is the st_dev of its files, as MAJOR:MINOR.
+	Device string
 	kind   string
 }
 
-// mountOf returns the mount that a file is on. ok is false if it is on none that can
+// MountOf returns the mount that a file is on. ok is false if it is on none that can
 // be seen, as after a lazy unmount.
-func mountOf(fd int) (m mounted, ok bool) {
+func MountOf(fd int) (m Mount, ok bool) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
 	if err != nil {
 		return m, false
@@ -45,11 +48,11 @@ func mountOf(fd int) (m mounted, ok bool) {
 	if _, err := fmt.Sscan(after, &id); !found || err != nil {
 		return m, false
 	}
-	return mountNumber(id)
+	return MountNumber(id)
 }
 
-// mountNumber returns a mount by its number.
-func mountNumber(id uint64) (m mounted, ok bool) {
+// MountNumber returns a mount by its number.
+func MountNumber(id uint64) (m Mount, ok bool) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return m, false
@@ -68,7 +71,7 @@ func mountNumber(id uint64) (m mounted, ok bool) {
 			continue
 		}
 		if n, err := fmt.Sscan(fields[0], &m.id); n == 1 && err == nil && m.id == id {
-			m.device, m.kind = fields[2], kind[0]
+			m.Device, m.kind = fields[2], kind[0]
 			return m, true
 		}
 	}
