@@ -19,9 +19,10 @@
 #include "take.h"
 #include "children.h"
 #include "must.h"
+#include "spaces.h"
 #include <sys/stat.h>
 
-enum { MAX_PROCESSES = 64, NAMES = 3 };
+enum { NAMES = 3 };
 
 /* Times in seconds. Nothing takes longer than LONGEST that has to come. */
 #define GRACE 0.2
@@ -42,18 +43,6 @@ static struct {
 		atomic_int took;
 	} of[MAX_PROCESSES];
 } *shared;
-
-static const char *directory;
-
-static const char *name(const char *space, const char *base, int number)
-{
-	static char bufs[8][4096];
-	static int i;
-	char *buf = bufs[i++ % 8];
-
-	snprintf(buf, sizeof bufs[0], "%s/%s/%s%d", directory, space, base, number);
-	return buf;
-}
 
 static void write_file(const char *path, int flags, const char *text)
 {
@@ -313,18 +302,8 @@ static void remove_space(const char *space)
 
 int main(int argc, char **argv)
 {
-	int processes;
+	int processes = arguments(argc, argv);
 
-	if (argc != 4) {
-		fprintf(stderr, "usage: byname DIRECTORY PROCESSES SECONDS\n");
-		return 2;
-	}
-	directory = argv[1];
-	processes = atoi(argv[2]);
-	if (processes < 1 || processes > MAX_PROCESSES) {
-		fprintf(stderr, "too many processes, or too few\n");
-		return 2;
-	}
 	shared = share(sizeof *shared);
 	must(mkdir(directory, 0777), "mkdir", directory);
 	make_space("none");

@@ -19,10 +19,11 @@
 #include "take.h"
 #include "children.h"
 #include "must.h"
+#include "spaces.h"
 #include <poll.h>
 #include <sys/stat.h>
 
-enum { MAX_PROCESSES = 64, NAMES = 3 };
+enum { NAMES = 3 };
 
 /* Times in seconds. Nothing takes longer than LONGEST that has to come. */
 #define LEASE 1.0
@@ -39,19 +40,7 @@ static struct {
 	} reap[NAMES], open[NAMES];
 } *shared;
 
-static const char *directory;
-
 static void pause_up_to(double seconds) { usleep(seconds * 1e6 * rand() / RAND_MAX); }
-
-static const char *name(const char *space, const char *base, int number)
-{
-	static char bufs[4][4096];
-	static int i;
-	char *buf = bufs[i++ % 4];
-
-	snprintf(buf, sizeof bufs[0], "%s/%s/%s%d", directory, space, base, number);
-	return buf;
-}
 
 /* set writes a value to a key of a lockspace's policy, and reads it back. */
 static void set(const char *space, const char *key, const char *value)
@@ -358,18 +347,8 @@ static void remove_space(const char *space)
 
 int main(int argc, char **argv)
 {
-	int processes;
+	int processes = arguments(argc, argv);
 
-	if (argc != 4) {
-		fprintf(stderr, "usage: policies DIRECTORY PROCESSES SECONDS\n");
-		return 2;
-	}
-	directory = argv[1];
-	processes = atoi(argv[2]);
-	if (processes < 1 || processes > MAX_PROCESSES) {
-		fprintf(stderr, "too many processes, or too few\n");
-		return 2;
-	}
 	shared = share(sizeof *shared);
 	must(mkdir(directory, 0777), "mkdir", directory);
 	make_space("reap", "hold", "name");
