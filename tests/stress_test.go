@@ -190,6 +190,13 @@ func killHoarders(t testing.TB, processes, locks int, path string) *hoarders {
 	return hs
 }
 
+// Killed returns how many processes were killed so far.
+func (hs *hoarders) Killed() int {
+	hs.mu.Lock()
+	defer hs.mu.Unlock()
+	return hs.killed
+}
+
 // Stop returns how many processes were killed, when the last one is dead.
 func (hs *hoarders) Stop(t testing.TB) int {
 	t.Helper()
