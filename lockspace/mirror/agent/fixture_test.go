@@ -135,6 +135,8 @@ type worker struct {
 	losses   []lockspace.Key
 	lost     map[lockspace.Key]error // all there were
 	began    time.Time
+	// text is what is published, nil for nothing.
+	text func() []byte
 }
 
 func (w *worker) Now() lockspace.Instant {
@@ -162,8 +164,8 @@ func (w *worker) environment() lockspace.Environment {
 
 func (w *worker) begin() {
 	w.client = New(Config{
-		Publish: func(lockspace.Key) bool { return false },
-		Text:    func(lockspace.Key) func() []byte { return nil },
+		Publish: func(lockspace.Key) bool { return w.text != nil },
+		Text:    func(lockspace.Key) func() []byte { return w.text },
 		Connect: w.k.connect, Do: w.do,
 		Reconsider: func(k lockspace.Key) { w.table.Reconsider(k) },
 		Path:       func(k lockspace.Key) (string, error) { return k.Name, nil },

@@ -25,7 +25,7 @@ const openAgain = time.Second
 func Serve(socket *Socket, open func() (*mirror.Backing, error), log *slog.Logger) {
 	s := &server{
 		open: open, log: log, in: newInbox(), out: newOutbox(),
-		locks: make(map[lockspace.Key]*lock), asked: make(map[uint64]chan []byte), lanes: make(chan struct{}, atOnce),
+		locks: make(map[lockspace.Key]*lock), asked: make(map[uint64]*question), lanes: make(chan struct{}, atOnce),
 	}
 	go s.out.send(socket)
 	go func() {
@@ -68,7 +68,7 @@ type server struct {
 	lanes chan struct{} // for what may hang beside steps
 	// asked are who waits for a text, by the number of the question, lastAsk the last
 	// one. With mu held.
-	asked   map[uint64]chan []byte
+	asked   map[uint64]*question
 	lastAsk uint64
 
 	// Of the goroutine that carries out messages.
@@ -259,6 +259,7 @@ func (s *server) all(m *message) {
 				s.tellLost(l)
 			}
 		}
+		s.askAgain()
 	})
 	out := &message{failure: failureOf(err)}
 	if err != nil {

@@ -19,6 +19,26 @@ func (s *server) publishes(k lockspace.Key) bool {
 	return l != nil && l.publish
 }
 
+// question is what a worker is asked.
+type question struct {
+	key    lockspace.Key
+	who    uint64
+	answer chan []byte
+}
+
+// ask asks the worker that there is now. Within a step.
+func (s *server) ask(seq uint64) {
+	q := s.asked[seq]
+	s.out.put(&message{kind: kindWho, epoch: s.epoch, seq: seq, key: q.key, who: q.who})
+}
+
+// askAgain asks a worker what the one before it has not answered. Within a step.
+func (s *server) askAgain() {
+	for seq := range s.asked {
+		s.ask(seq)
+	}
+}
+
 // text is the mirror's question what makes the text, nil for none. Within a step.
 func (s *server) text(k lockspace.Key) func() []byte {
 	l := s.locks[k]
@@ -27,8 +47,8 @@ func (s *server) text(k lockspace.Key) func() []byte {
 	}
 	s.lastAsk++
 	seq, answer := s.lastAsk, make(chan []byte, 1)
-	s.asked[seq] = answer
-	s.out.put(&message{kind: kindWho, epoch: s.epoch, seq: seq, key: k, who: l.who})
+	s.asked[seq] = &question{k, l.who, answer}
+	s.ask(seq)
 	return func() []byte {
 		timer := time.NewTimer(whoTime)
 		defer timer.Stop()
@@ -48,14 +68,14 @@ func (s *server) text(k lockspace.Key) func() []byte {
 func (s *server) toldWho(m *message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	answer := s.asked[m.seq]
+	q := s.asked[m.seq]
 	delete(s.asked, m.seq)
-	if answer == nil {
+	if q == nil {
 		return
 	}
 	var text []byte
 	if len(m.names) > 0 {
 		text = []byte(m.names[0])
 	}
-	answer <- text
+	q.answer <- text
 }
