@@ -284,7 +284,7 @@ var ownerMirrorKinds = []mirrorKind{
 			// What was taken in the same step is free outside, too.
 			fd, err := s.c.TryOpen(s.behind()+".2", unix.O_RDWR|unix.O_CREAT)
 			s.want("open", err, nil)
-			s.want("the stranger's second lock", s.c.Fcntl(fd, unix.F_OFD_SETLK, wr(0, toEnd)), nil)
+			wantFreeOutside(s.t, "the stranger's second lock", s.c, fd, unix.F_OFD_SETLK, wr(0, toEnd))
 			s.want("close", s.c.Close(fd), nil)
 			s.want("the stranger's unlock", s.c.Fcntl(s.fd2, unix.F_OFD_SETLK, un(0, toEnd)), nil)
 			ordered("acquire", nil)(s)
