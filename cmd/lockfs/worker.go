@@ -246,11 +246,12 @@ func (w *workerProcess) backedBy() *fs.Backing {
 	if w.backing == nil {
 		return nil
 	}
+	dir := mirror.NewBacking(int(w.backing.Fd()))
 	// What a worker of a program that had no agents holds is held on as it did.
-	if mirror.IsRemote(workerBacking) && len(w.inherited) == 0 {
+	if dir.IsRemote() && len(w.inherited) == 0 {
 		return &fs.Backing{ByAgent: true}
 	}
-	b := &fs.Backing{Dir: mirror.NewBacking(int(w.backing.Fd())), Keeper: w.mirror}
+	b := &fs.Backing{Dir: dir, Keeper: w.mirror}
 	for _, f := range w.inherited {
 		b.Inherited = append(b.Inherited, fs.Inherited(f))
 	}
@@ -260,8 +261,11 @@ func (w *workerProcess) backedBy() *fs.Backing {
 // warnOfBacking says what is wrong with the backing directory, once. Of one that may
 // hang its agent does.
 func (w *workerProcess) warnOfBacking() {
-	if w.backing != nil && !mirror.IsRemote(workerBacking) {
-		warnOfBacking(mirror.NewBacking(int(w.backing.Fd())), w.config.backing, w.log)
+	if w.backing == nil {
+		return
+	}
+	if dir := mirror.NewBacking(int(w.backing.Fd())); !dir.IsRemote() {
+		warnOfBacking(dir, w.config.backing, w.log)
 	}
 }
 

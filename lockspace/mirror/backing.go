@@ -26,12 +26,12 @@ type Backing struct {
 // NewBacking returns the backing directory that is open as fd, with O_PATH or
 // for reading; it stays the caller's. Files and directories that are missing in
 // it are made.
-func NewBacking(fd int) *Backing { return &Backing{fd: fd, remote: IsRemote(fd)} }
+func NewBacking(fd int) *Backing { return &Backing{fd: fd, remote: isRemote(fd)} }
 
 // NewDirect returns a backing directory in which nothing is made: the locks are
 // those of the files that are there (design 1.6, direct). A missing one is
 // ENOENT.
-func NewDirect(fd int) *Backing { return &Backing{fd: fd, existing: true, remote: IsRemote(fd)} }
+func NewDirect(fd int) *Backing { return &Backing{fd: fd, existing: true, remote: isRemote(fd)} }
 
 // begun returns b such that files that are made can be written to.
 func (b *Backing) begun() *Backing {

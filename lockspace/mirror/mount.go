@@ -18,12 +18,15 @@ var local = []string{
 	"overlay", "ramfs", "reiserfs", "rootfs", "tmpfs", "ubifs", "udf", "vfat", "xfs", "zfs",
 }
 
-// IsRemote reports whether the directory that is open as fd is on a filesystem that
+// IsRemote reports whether the directory was, when b was made, on a filesystem that
 // others than this machine answer for, or that is not known not to be. Calls on it may
 // hang for as long as they like; there may be locks on it that this kernel does not know
 // of, what is written may be this host's only for a while, and a lock can be lost
 // behind everybody's back.
-func IsRemote(fd int) bool {
+func (b *Backing) IsRemote() bool { return b.remote }
+
+// isRemote is IsRemote of the directory that is open as fd.
+func isRemote(fd int) bool {
 	m, ok := MountOf(fd)
 	return !ok || !slices.Contains(local, m.kind)
 }
