@@ -105,7 +105,7 @@ type Observer interface {
 
 // Mirror has every hold outside of the table as well, for programs that do not
 // ask the table (design 1.6): what is granted was covered by it before. It is
-// called in the middle of a step, must not call the table and must not block. A
+// called in the middle of a step, must not change the table and must not block. A
 // table need not have one, see [Table.Mirrored].
 type Mirror interface {
 	// Cover makes sure that the mirror has what a hold of r needs, before that is

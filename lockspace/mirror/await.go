@@ -22,6 +22,8 @@ func (m *Mirror) Await(r *lockspace.Request) {
 	n := m.name(r.Key)
 	switch {
 	case n.lost != nil: // Settled sees to it
+	case n.file == nil && n.failed == lockspace.ErrForeign:
+		m.poll(n) // somebody holds it without a lock, and does not say when he leaves
 	case n.file == nil:
 		m.openFor(n, r)
 	default:

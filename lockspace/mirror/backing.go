@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -17,28 +18,37 @@ type Backing struct {
 	fd int
 	// existing: no file is made.
 	existing bool
-	// begin: a file that is made can be written to, see publication.go.
-	begin bool
 	// remote: others than this kernel may have locks.
 	remote bool
+	// mount is who makes what is made, "" if that is not said, see As.
+	mount string
+	// attribute is what marks are in, "" if there are none.
+	attribute string
+	// maker is whose what is made is, before it is given to anybody.
+	maker uint32
+	// known is what this mount has made and not removed, by its temporary name.
+	known sync.Map
+	// there are the directories that are not to be made, see there.go.
+	there sync.Map
+	// leftovers is for one after the other to remove what was left behind.
+	leftovers sync.Mutex
+	// reached is called when something new has been made by its name and is not open
+	// yet, and when it is marked. Only tests have it: they see to it that somebody
+	// comes in between.
+	reached func(step string)
 }
 
 // NewBacking returns the backing directory that is open as fd, with O_PATH or
 // for reading; it stays the caller's. Files and directories that are missing in
 // it are made.
-func NewBacking(fd int) *Backing { return &Backing{fd: fd, remote: isRemote(fd)} }
+func NewBacking(fd int) *Backing {
+	return &Backing{fd: fd, remote: isRemote(fd), maker: uint32(unix.Geteuid())}
+}
 
 // NewDirect returns a backing directory in which nothing is made: the locks are
 // those of the files that are there (design 1.6, direct). A missing one is
 // ENOENT.
 func NewDirect(fd int) *Backing { return &Backing{fd: fd, existing: true, remote: isRemote(fd)} }
-
-// begun returns b such that files that are made can be written to.
-func (b *Backing) begun() *Backing {
-	other := *b
-	other.begin = true
-	return &other
-}
 
 // Check returns what is wrong with the backing directory's permission: who else
 // may write into it can replace files that are locked, so that locks are lost,

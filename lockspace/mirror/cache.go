@@ -1,6 +1,10 @@
 package mirror
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/lockspace"
+)
 
 // Files that hold nothing stay open for a while: who takes a lock again needs no
 // open then.
@@ -88,9 +92,13 @@ func (m *Mirror) evictOldest() {
 // full reports whether no file can be opened.
 func (m *Mirror) full() bool { return m.files-m.cache.len >= m.config.Open }
 
-// closeFile closes a file that has no names and is in no list any more.
+// closeFile closes a file that has no names and is in no list any more. What is locked
+// of it is given back before that: the keeper has it open for a moment yet.
 func (m *Mirror) closeFile(f *file) {
 	f.closed = true
+	if f.more || len(f.have) > 0 {
+		_ = m.setlk(f.fd, unix.F_UNLCK, lockspace.Whole)
+	}
 	m.unkeep(f)
 	unix.Close(f.fd)
 	m.files--

@@ -26,6 +26,10 @@ type Config struct {
 	// Path returns the path beneath the backing directory of a lock's file,
 	// names with a slash between them. It is called in steps.
 	Path func(lockspace.Key) (string, error)
+	// Opener returns what opens the file of a lock, at a path and, if it has to be made,
+	// for a user, where that is not [Backing.Open]; else nil. It is called in steps,
+	// and what it returns is not. nil: it always is.
+	Opener func(lockspace.Key) func(path string, uid, gid uint32) (Opened, error)
 	// Lost tells that what is held of a lock is not locked any more, and why: its
 	// holds must be ended ([lockspace.Lost]), soon, and until then nobody gets it.
 	// It is called once for a loss, in steps, and must not call the table.

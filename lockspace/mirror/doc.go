@@ -14,8 +14,10 @@
 // was there is written to. Into those that it has made the mirror may write who holds
 // the lock, for other mirrors on the same directory: see publication.go.
 //
-// A name that is held by being a directory has no file to lock: others are in it.
-// That names exist is for the user to mirror, where it is to be.
+// What is held by being there, a file, a directory or a link, is made, written and
+// removed by [Names], which a Mirror does not do by itself: it takes as long as the
+// filesystem does, and what was done has to be recorded in between. A name that is held
+// by being a directory has no file to lock: others are in it.
 //
 // # Use
 //
@@ -43,8 +45,7 @@
 // else; then they exclude each other here too, since whoever locks the one from
 // outside expects to have the other: the second finds [lockspace.ErrForeign],
 // though it is a user of the table who is in its way, and no cycle of waits through
-// such a pair is found. Names that the user itself has linked, to hold them by
-// their existence, are to be one file with several holders: [Mirror.Link] says so.
+// such a pair is found. The several names of one file of the table are as many files.
 //
 // # Outliving the process
 //

@@ -101,8 +101,7 @@ func TestUnlockFails(t *testing.T) {
 	w.mustSee("a", 25, "free")
 }
 
-// Two names that somebody has linked exclude each other, as they do for him; two
-// that the user has linked do not, and are given back one by one.
+// Two names that somebody has linked exclude each other, as they do for him.
 func TestLinks(t *testing.T) {
 	w := newWorld(t)
 	a := w.take(whole("a", exclusive))
@@ -116,27 +115,6 @@ func TestLinks(t *testing.T) {
 		t.Error(err)
 	}
 	w.do(func() { w.drop(w.holds[key("b")][0]) })
-
-	a = w.take(whole("a", exclusive))
-	if err := os.Link(w.path("a"), w.path("c")); err != nil {
-		t.Fatal(err)
-	}
-	w.do(func() { w.m.Link(key("a"), key("c")) })
-	c := w.take(request("c", exclusive, 0, 9))
-	w.restart(false, nil)
-	if len(w.lost) != 0 {
-		t.Errorf("lost: %v", w.lost)
-	}
-	if err := os.Remove(w.path("a")); err != nil {
-		t.Fatal(err)
-	}
-	w.end(a)
-	w.mustSee("c", 5, "exclusive")
-	w.mustSee("c", 15, "free")
-	w.restart(false, nil)
-	w.mustSee("c", 5, "exclusive")
-	w.end(c)
-	w.mustSee("c", 5, "free")
 }
 
 // A name in a directory is found and looked at there, also when the directory has
@@ -195,28 +173,4 @@ func TestBodiesAreLeftAlone(t *testing.T) {
 	if err != nil || string(body) != "body" || before.ModTime() != after.ModTime() || before.Mode() != after.Mode() {
 		t.Errorf("%q, %v, %v to %v", body, err, before, after)
 	}
-}
-
-// A name that is moved when it has been lost is lost under the other name.
-func TestMoveWhatIsLost(t *testing.T) {
-	w := newWorld(t)
-	h := w.take(whole("a", exclusive))
-	if err := os.Rename(w.path("a"), w.path("b")); err != nil {
-		t.Fatal(err)
-	}
-	w.refuse(whole("a", exclusive), lockspace.ErrForeign)
-	w.do(func() {
-		w.m.Move(key("a"), key("b"))
-		h.Key = key("b")
-		w.holds[key("b")], w.holds[key("a")] = w.holds[key("a")], nil
-		w.settle(key("a"))
-		w.settle(key("b"))
-	})
-	if w.lost[key("b")] != ErrReplaced {
-		t.Errorf("lost: %v", w.lost)
-	}
-	w.refuse(whole("b", shared), lockspace.ErrForeign)
-	w.end(w.take(whole("a", exclusive)))
-	w.end(h)
-	w.end(w.take(whole("b", exclusive)))
 }

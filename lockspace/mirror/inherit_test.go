@@ -249,45 +249,6 @@ func TestInheritTooLate(t *testing.T) {
 	w.end(w.take(whole("a", exclusive)))
 }
 
-// A name that was moved is known to the keeper by its old name. It is found by its
-// file, and is not given back before.
-func TestInheritMoved(t *testing.T) {
-	w := newWorld(t)
-	h := w.take(whole("a", exclusive))
-	f := w.foreigner("a")
-	f.say("posix wait write 0 0")
-	said := f.said()
-	if err := os.Rename(w.path("a"), w.path("b")); err != nil {
-		t.Fatal(err)
-	}
-	w.do(func() {
-		w.m.Move(key("a"), key("b"))
-		h.Key = key("b")
-		w.holds[key("b")] = w.holds[key("a")]
-		delete(w.holds, key("a"))
-		w.settle(key("a"))
-		w.settle(key("b"))
-	})
-	w.mustSee("b", 0, "exclusive")
-	w.midway = func() { w.mustSee("b", 0, "exclusive") }
-	for range 5 {
-		w.restart(false, nil)
-		w.mustSee("b", 0, "exclusive")
-	}
-	if s := w.stats(); len(w.lost) > 0 || s.Open != 1 {
-		t.Errorf("lost: %v, %+v", w.lost, s)
-	}
-	select {
-	case <-said:
-		t.Error("the foreigner got in")
-	default:
-	}
-	w.end(h)
-	<-said
-	f.answers("ok")
-	w.mustSee("b", 0, "exclusive") // the foreigner's
-}
-
 // Nothing that the keeper may have is a danger.
 func TestInheritNonsense(t *testing.T) {
 	w := newWorld(t)

@@ -1,7 +1,6 @@
 package mirror
 
 import (
-	"bufio"
 	"io"
 	"os"
 	"slices"
@@ -72,7 +71,7 @@ func (b *Backing) LockedBut(dir string, skip func(name string) bool) ([]string, 
 func (b *Backing) appendLocked(names []string, dir string, entries []byte, locked map[uint64]bool, skip func(string) bool) []string {
 	_, _, all := unix.ParseDirent(entries, -1, nil)
 	for _, name := range all {
-		if skip(name) {
+		if skip(name) || isTemporary(name) {
 			continue
 		}
 		path := name
@@ -86,31 +85,87 @@ func (b *Backing) appendLocked(names []string, dir string, entries []byte, locke
 		if published := b.remote && st.Size > int64(len(header)); !locked[st.Ino] && !published {
 			continue
 		}
-		if _, found, err := b.Probe(path); err == nil && found {
+		if _, found, err := b.Probe(path); err == nil && found && !b.hasMade(path) {
 			names = append(names, name)
 		}
 	}
 	return names
 }
 
+// hasMade reports whether what is at path holds its name for this mount, or is about to, or
+// has: who asks knows of it.
+func (b *Backing) hasMade(path string) bool {
+	if b.mount == "" {
+		return false
+	}
+	at, err := b.spot(path)
+	if err != nil {
+		return false
+	}
+	defer at.close()
+	fd, x, err := b.see(at)
+	if err != nil {
+		return err == unix.ENOENT // it was, and is gone
+	}
+	unix.Close(fd)
+	return b.knows(x) || b.isGone(at, x)
+}
+
 // lockedInodes returns the numbers of the inodes that have an fcntl lock, on any
 // filesystem. A line of /proc/locks is (proc_locks(5)):
 //
 //	1: OFDLCK ADVISORY  WRITE -1 00:01:1014 0 EOF
+//
+// The kernel writes a page of it at a time, and then goes on with the lock of the number
+// at which it had been: if others have been given back meanwhile, it leaves out as many.
+// So what is longer is read again until there is nothing new in it.
 func lockedInodes() (map[uint64]bool, error) {
-	text, err := os.Open("/proc/locks")
+	file, err := os.Open("/proc/locks")
 	if err != nil {
 		return nil, err
 	}
-	defer text.Close()
-	return parseLocks(text)
+	defer file.Close()
+	inodes := make(map[uint64]bool)
+	for range maxReadings {
+		known := len(inodes)
+		text, atOnce, err := readAgain(file)
+		if err != nil {
+			return nil, err
+		}
+		parseLocks(text, inodes)
+		if atOnce || len(inodes) == known {
+			break
+		}
+	}
+	return inodes, nil
 }
 
-func parseLocks(text io.Reader) (map[uint64]bool, error) {
-	inodes := make(map[uint64]bool)
-	lines := bufio.NewScanner(text)
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
+// maxReadings is how often it is read at most, where locks come and go all the time.
+const maxReadings = 8
+
+// readAgain reads a file from its beginning, as fast as it can, and reports whether
+// that was one reading only.
+func readAgain(file *os.File) (text []byte, atOnce bool, err error) {
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return nil, false, err
+	}
+	for readings := 0; ; readings++ {
+		text = slices.Grow(text, 16<<10)
+		n, err := file.Read(text[len(text):cap(text)])
+		text = text[:len(text)+n]
+		if err == io.EOF {
+			return text, readings <= 1, nil
+		}
+		if err != nil {
+			return nil, false, err
+		}
+	}
+}
+
+// parseLocks adds the inodes of a text.
+func parseLocks(text []byte, inodes map[uint64]bool) {
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
 		// Who waits has "->" behind the number.
 		if len(fields) < 6 || fields[1] != "POSIX" && fields[1] != "OFDLCK" {
 			continue
@@ -120,5 +175,4 @@ func parseLocks(text io.Reader) (map[uint64]bool, error) {
 			inodes[n] = true
 		}
 	}
-	return inodes, lines.Err()
 }

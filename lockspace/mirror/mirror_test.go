@@ -46,7 +46,7 @@ func TestForeignersExclude(t *testing.T) {
 	h := w.take(request("a", exclusive, 20, end))
 	w.do(func() {
 		got, found, known, err := w.m.Probe(key("a"))
-		want := Foreign{exclusive, lockspace.Range{First: 10, Last: 19}, f.cmd.Process.Pid}
+		want := Foreign{Mode: exclusive, Range: lockspace.Range{First: 10, Last: 19}, Pid: f.cmd.Process.Pid}
 		if got != want || !found || !known || err != nil {
 			t.Errorf("Probe: %+v %v %v %v, want %+v", got, found, known, err, want)
 		}

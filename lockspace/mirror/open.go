@@ -28,14 +28,25 @@ type Opened struct {
 //
 // Errors, each a [fs.PathError] with an errno: ELOOP, it is a link, or there is one
 // on the way; EISDIR; ENXIO, it is a FIFO, a socket or a device; EXDEV, something is
-// mounted there; ESTALE, it is replaced faster than it can be opened; and what
-// openat2(2) says. It may take as long as the filesystem does: not for steps.
+// mounted there; ESTALE, it is replaced faster than it can be opened, or its directory
+// has been removed, and is not to be made again; and what openat2(2) says. It may take
+// as long as the filesystem does: not for steps.
 func (b *Backing) Open(path string, uid, gid uint32) (Opened, error) {
+	return b.open(path, uid, gid, false)
+}
+
+// openBegun is Open for a file that can be written to if it is made now, see
+// publication.go.
+func (b *Backing) openBegun(path string, uid, gid uint32) (Opened, error) {
+	return b.open(path, uid, gid, true)
+}
+
+func (b *Backing) open(path string, uid, gid uint32, begun bool) (Opened, error) {
 	if !valid(path) {
 		return Opened{}, wrap("open", path, unix.EINVAL)
 	}
 	for range attempts {
-		o, err := b.openOnce(path, uid, gid)
+		o, err := b.openOnce(path, uid, gid, begun)
 		if err == errMoved {
 			continue
 		}
@@ -47,11 +58,11 @@ func (b *Backing) Open(path string, uid, gid uint32) (Opened, error) {
 // errMoved: what was found is gone by now, or something came meanwhile.
 const errMoved = unix.ESTALE
 
-func (b *Backing) openOnce(path string, uid, gid uint32) (Opened, error) {
+func (b *Backing) openOnce(path string, uid, gid uint32, begun bool) (Opened, error) {
 	// Looked at without opening it first: to open a device can do something.
 	err := b.look(path)
 	if err == unix.ENOENT && !b.existing {
-		return b.create(path, uid, gid)
+		return b.create(path, uid, gid, begun)
 	}
 	if err != nil {
 		return Opened{}, err
@@ -101,9 +112,7 @@ func (b *Backing) openExisting(path string) (Opened, error) {
 	var o Opened
 	var err error
 	o.FD, err = b.openat2(path, unix.O_RDWR|openFlags, 0)
-	switch err {
-	case unix.EACCES, unix.EPERM, unix.EROFS, unix.ETXTBSY:
-		// Not ours to write, immutable, or running: shared locks need no more.
+	if readOnlyError(err) {
 		o.ReadOnly = true
 		o.FD, err = b.openat2(path, unix.O_RDONLY|openFlags, 0)
 	}
@@ -111,6 +120,13 @@ func (b *Backing) openExisting(path string) (Opened, error) {
 		return Opened{}, err
 	}
 	return b.verified(path, o)
+}
+
+// readOnlyError reports whether err says that a file cannot be opened for writing: it
+// is not ours to write, immutable, or running. Shared locks need no more than
+// reading.
+func readOnlyError(err error) bool {
+	return err == unix.EACCES || err == unix.EPERM || err == unix.EROFS || err == unix.ETXTBSY
 }
 
 // verified returns o if path leads to it, and closes it otherwise. A lock on a
@@ -133,8 +149,8 @@ func (b *Backing) verified(path string, o Opened) (Opened, error) {
 // create makes the file. With O_EXCL, so that it is known whose it is; and because
 // O_CREAT on a file that is there already is refused in a directory like /tmp
 // (proc_sys_fs(5), protected_regular).
-func (b *Backing) create(path string, uid, gid uint32) (Opened, error) {
-	fd, err := b.openat2(path, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|openFlags, 0o644)
+func (b *Backing) create(path string, uid, gid uint32, begun bool) (Opened, error) {
+	fd, err := b.makeFile(path)
 	switch err {
 	case nil:
 	case unix.EEXIST:
@@ -156,13 +172,14 @@ func (b *Backing) create(path string, uid, gid uint32) (Opened, error) {
 			return Opened{}, err
 		}
 	}
-	if b.begin {
+	if begun {
 		begin(fd)
 	}
 	return b.verified(path, Opened{FD: fd, Created: true})
 }
 
-// makeParents makes the directories on the way to path that are missing.
+// makeParents makes the directories on the way to path that are missing, but for
+// those that are not to be made: errGone.
 func (b *Backing) makeParents(path string) error {
 	names := strings.Split(path, "/")
 	dir := b.fd
@@ -171,17 +188,32 @@ func (b *Backing) makeParents(path string) error {
 			unix.Close(dir)
 		}
 	}()
-	for _, name := range names[:len(names)-1] {
-		err := eintr.Retry(func() error { return unix.Mkdirat(dir, name, 0o755) })
-		if err != nil && err != unix.EEXIST {
-			return err
+	for i, name := range names[:len(names)-1] {
+		made, mayMake := false, !b.isThere(strings.Join(names[:i+1], "/"))
+		if mayMake {
+			err := eintr.Retry(func() error { return unix.Mkdirat(dir, name, 0o755) })
+			if made = err == nil; made {
+				b.reach(stepMade)
+			} else if err != unix.EEXIST {
+				return err
+			}
 		}
 		next, err := openat2(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
+		if err == unix.ENOENT && !mayMake {
+			return errGone
+		}
 		if err == unix.ENOENT {
 			return errMoved
 		}
 		if err != nil {
 			return err
+		}
+		if made {
+			// Others may have put something in it by now. What is not even ours is not
+			// what was made.
+			if own, _, err := b.isOwn(next); err == nil && own {
+				b.setMark(next, mark{ToLock, b.mount, "-"})
+			}
 		}
 		if dir != b.fd {
 			unix.Close(dir)

@@ -273,9 +273,9 @@ func TestProbe(t *testing.T) {
 		line string
 		want Foreign
 	}{
-		{"posix set read 5 0", Foreign{shared, lockspace.Range{First: 5, Last: end}, x.cmd.Process.Pid}},
+		{"posix set read 5 0", Foreign{Mode: shared, Range: lockspace.Range{First: 5, Last: end}, Pid: x.cmd.Process.Pid}},
 		{"posix set unlock 0 0", Foreign{}},
-		{"ofd set write 3 4", Foreign{exclusive, lockspace.Range{First: 3, Last: 6}, 0}},
+		{"ofd set write 3 4", Foreign{Mode: exclusive, Range: lockspace.Range{First: 3, Last: 6}}},
 	} {
 		x.does(c.line, "ok")
 		if f, found, err := b.Probe("a"); f != c.want || found != (c.want != Foreign{}) || err != nil {

@@ -15,10 +15,11 @@ type Preparation struct {
 	path     string
 	uid, gid uint32
 	id       uint64
-	backing  *Backing
+	open     func(path string, uid, gid uint32) (Opened, error)
 	keeper   Keeper
 	reserved bool // it counts among the open files
 	opened   Opened
+	locked   bool // already
 	err      error
 }
 
@@ -36,10 +37,7 @@ func (m *Mirror) Prepare(r *lockspace.Request) *Preparation {
 }
 
 func (m *Mirror) prepare(n *name, k lockspace.Key, uid, gid uint32) *Preparation {
-	p := &Preparation{key: k, uid: uid, gid: gid, backing: m.config.Backing, keeper: m.config.Keeper}
-	if m.config.Publish != nil && m.config.Publish(k) {
-		p.backing = p.backing.begun()
-	}
+	p := &Preparation{key: k, uid: uid, gid: gid, open: m.opener(k), keeper: m.config.Keeper}
 	if n == nil {
 		n = &name{key: k}
 	}
@@ -58,17 +56,53 @@ func (m *Mirror) prepare(n *name, k lockspace.Key, uid, gid uint32) *Preparation
 	return p
 }
 
+// opener returns what opens the file of k.
+func (m *Mirror) opener(k lockspace.Key) func(path string, uid, gid uint32) (Opened, error) {
+	if m.config.Opener != nil {
+		if open := m.config.Opener(k); open != nil {
+			return open
+		}
+	}
+	if m.config.Publish != nil && m.config.Publish(k) {
+		return m.config.Backing.openBegun
+	}
+	return m.config.Backing.Open
+}
+
 // Run opens the file and hands it to the keeper. It takes as long as they do.
 func (p *Preparation) Run() {
 	if p.err != nil {
 		return
 	}
-	if p.opened, p.err = p.backing.Open(p.path, p.uid, p.gid); p.err != nil {
+	if p.opened, p.err = p.open(p.path, p.uid, p.gid); p.err != nil {
 		return
 	}
 	if err := p.keeper.Keep(p.id, label(p.key), p.opened.FD); err != nil {
 		unix.Close(p.opened.FD)
 		p.err = wrap("keep", p.path, err)
+	}
+}
+
+// RunMade is Run for a file that make makes, and that is to be locked as a whole
+// before anybody sees it. It returns why that failed, if it did.
+func (p *Preparation) RunMade(make func() (Opened, error)) error {
+	p.open = func(string, uint32, uint32) (Opened, error) { return make() }
+	p.locked = true
+	p.Run()
+	return p.err
+}
+
+// Discard is Adopt of a Preparation of which nothing is wanted any more.
+func (m *Mirror) Discard(p *Preparation) {
+	if p.reserved {
+		m.files--
+	}
+	if p.err == nil && p.opened.FD > 0 {
+		if p.locked { // and the keeper has it open for a moment yet
+			_ = m.setlk(p.opened.FD, unix.F_UNLCK, lockspace.Whole)
+		}
+		m.config.Keeper.Drop(p.id)
+		unix.Close(p.opened.FD)
 	}
 }
 
@@ -87,7 +121,7 @@ func (m *Mirror) Adopt(p *Preparation) error {
 		}
 		return p.err
 	}
-	f := &file{fd: p.opened.FD, id: p.id, inode: p.opened.inode, readOnly: p.opened.ReadOnly}
+	f := &file{fd: p.opened.FD, id: p.id, inode: p.opened.inode, readOnly: p.opened.ReadOnly, more: p.locked}
 	if n.file != nil && len(n.want) == 0 && n.file.inode != f.inode {
 		m.detach(n)
 	}
@@ -103,9 +137,7 @@ func (m *Mirror) Adopt(p *Preparation) error {
 }
 
 // reattach attaches n, if it is held, to an open file of the inode that is locked
-// as n needs it. That it is held and could be locked by nobody else says that it
-// is that file which was locked for it, under a name that it was linked or moved
-// from ([Mirror.Link]).
+// as n needs it: somebody has linked the two names, and both are held shared.
 func (m *Mirror) reattach(n *name, i inode) bool {
 	for _, f := range m.inodes[i] {
 		if len(n.want) > 0 && m.has(f, n.want) {

@@ -15,6 +15,8 @@ type Foreign struct {
 	// Pid is who has it, 0 if the kernel does not tell: it is on another host, in
 	// another pid namespace, or of an open file description.
 	Pid int
+	// Name is what he has made, if he has it by that ([Names]); nil: he has a lock.
+	Name *Outside
 }
 
 // Probe returns a lock that somebody outside has on k's file, any of

@@ -209,9 +209,13 @@ func (m *Mirror) clear(f *file) {
 }
 
 // clearStale clears what somebody has left in f who died, if there is something: f
-// has just been locked, and size is how long it is.
+// has just been locked, and size is how long it is. What the user opens by himself is
+// his to write to.
 func (m *Mirror) clearStale(f *file, size int64) {
-	if size > int64(len(header)) && f.publication == nil && !f.strange && f.have.leads() {
+	if size <= int64(len(header)) || f.publication != nil || f.strange || !f.have.leads() {
+		return
+	}
+	if m.config.Opener == nil || m.config.Opener(f.names[0].key) == nil {
 		m.clear(f)
 	}
 }
