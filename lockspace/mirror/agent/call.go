@@ -94,15 +94,16 @@ func (c *Client) Prepare(r *lockspace.Request) *Preparation {
 	if err != nil {
 		return p
 	}
-	publish := c.config.Publish(r.Key)
+	publish, opening := c.config.Publish(r.Key), c.config.Opening(r.Key)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := c.name(r.Key)
+	n.setOpening(opening)
 	n.path, n.uid, n.gid = path, r.Party.Taker.UID, r.Party.Taker.GID
 	// What was asked already by somebody who did not wait for it comes in handy: so
 	// there is no end of them while the agent does not answer.
 	for _, call := range n.open {
-		if call.left && call.reply == nil && !call.outdated && call.ask.span == (span{r.Range, r.Mode}) {
+		if call.left && call.reply == nil && !call.outdated && call.ask.span == (span{r.Range, r.Mode}) && call.ask.opening() == opening {
 			call.left, call.since = false, time.Now()
 			p.call = call
 			return p
@@ -110,6 +111,7 @@ func (c *Client) Prepare(r *lockspace.Request) *Preparation {
 	}
 	p.call = c.newCall(message{
 		kind: kindCover, key: r.Key, path: path, uid: n.uid, gid: n.gid, span: span{r.Range, r.Mode}, publish: publish,
+		name: openingMessage(opening),
 	})
 	p.call.name, p.unsent = n, true
 	n.open[p.call.ask.seq] = p.call

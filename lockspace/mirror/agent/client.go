@@ -38,6 +38,11 @@ type Client struct {
 	failure error
 	hung    bool
 	stats   mirror.Stats
+
+	// known are the temporary names of what was made, and not removed, with their paths,
+	// and foreign the paths of directories that others have made.
+	known   map[string]string
+	foreign map[string]bool
 }
 
 var _ lockspace.Mirror = (*Client)(nil)
@@ -54,6 +59,10 @@ type name struct {
 	who, heldBy uint64
 	publish     bool
 	have        mirror.Ranges
+	// opening is how its file is opened, and removing is what is being removed of what
+	// has held its name: until that is gone it stays locked.
+	opening  mirror.Opening
+	removing []*mirror.MadeName
 	// awaits are as of the last Settled; said those since then.
 	awaits []numbered
 	said   []span
@@ -79,6 +88,7 @@ type refusal struct {
 func New(c Config) *Client {
 	client := &Client{
 		config: c, names: make(map[lockspace.Key]*name), calls: make(map[uint64]*call), ready: make(chan struct{}),
+		known: make(map[string]string), foreign: make(map[string]bool),
 	}
 	client.some.L = &client.mu
 	return client
@@ -163,9 +173,11 @@ func (c *Client) Await(r *lockspace.Request) {
 		return
 	}
 	path, err := c.config.Path(r.Key)
+	opening := c.config.Opening(r.Key)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := c.name(r.Key)
+	n.setOpening(opening)
 	c.touch(n)
 	if err != nil {
 		c.refuseLater(n, span{r.Range, r.Mode}, err)
@@ -214,6 +226,7 @@ func (c *Client) Settled(k lockspace.Key, holds []*lockspace.Hold) {
 		return
 	}
 	publish := !want.Empty() && c.config.Publish(k)
+	opening := c.config.Opening(k)
 	path := ""
 	if n == nil || n.path == "" {
 		path, _ = c.config.Path(k) // what has none is lost, by the agent's word
@@ -226,6 +239,7 @@ func (c *Client) Settled(k lockspace.Key, holds []*lockspace.Hold) {
 		n.path = path
 	}
 	if !want.Empty() {
+		n.setOpening(opening)
 		n.uid, n.gid = uid, gid
 	} else if n.lost != nil {
 		n.lost, n.changed = nil, true
@@ -297,7 +311,14 @@ func (c *Client) tell(n *name) {
 }
 
 func (n *name) isIdle() bool {
-	return !n.touched && !n.queued && n.lost == nil && n.want.Empty() && n.held.Empty() && len(n.awaits) == 0 && len(n.open) == 0
+	return !n.touched && !n.queued && n.lost == nil && n.want.Empty() && n.held.Empty() && len(n.awaits) == 0 && len(n.open) == 0 &&
+		len(n.removing) == 0
+}
+
+// setOpening says how the file is opened from now on.
+func (n *name) setOpening(o mirror.Opening) {
+	n.changed = n.changed || n.opening != o && !n.held.Empty()
+	n.opening = o
 }
 
 // Renamed says that paths lead to other files than before. What is being covered is

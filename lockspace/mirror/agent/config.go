@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lockfs/lockfs/lockspace"
+	"github.com/lockfs/lockfs/lockspace/mirror"
 )
 
 // Config is what a Client needs. All of it is required.
@@ -22,6 +23,10 @@ type Config struct {
 	Reconsider func(lockspace.Key)
 	Path       func(lockspace.Key) (string, error)
 	Lost       func(k lockspace.Key, why error)
+	// Mount is which mount this is, see [mirror.Backing.As]. Opening says how the file of
+	// a lock is opened; it is called in steps, and calls nothing.
+	Mount   string
+	Opening func(lockspace.Key) mirror.Opening
 	// Publish and Text are as in [mirror.Config].
 	Publish func(lockspace.Key) bool
 	Text    func(lockspace.Key) func() []byte

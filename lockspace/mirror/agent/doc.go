@@ -29,14 +29,20 @@
 // carried out, there is only the last. Steps of the worker never wait for the agent,
 // nor for room in the socket.
 //
+// # Names
+//
+// What is held by its name the agent makes, shows, writes and removes, see names.go. A
+// MAKE opens a file and locks it, the COVER after it gives that to the mirror, and while a
+// REMOVE is not answered the STATE of the lock goes on to say that it is held.
+//
 // # Taking over
 //
 // The agent's socket outlives the worker: somebody else keeps a copy of the
 // worker's end. A new worker says HELLO, with the version of the protocol and a
-// number that marks all that is said from then on (the epoch), sends the STATE of
-// everything that is held, and then ALL. Until then nothing that was locked is given
-// back; then all is, that is not held. What the agent says to an epoch that is over
-// is ignored. If it is the agent that ended, another is begun with in the same way: it
+// number that marks all that is said from then on (the epoch), says what has been made
+// (KNOW), sends the STATE of everything that is held, and then ALL. Until then nothing that
+// was locked is given back; then all is, that is not held. What the agent says to an epoch
+// that is over is ignored. If it is the agent that ended, another is begun with in the same way: it
 // locks what is still free, and what is not is lost, as [mirror.ErrTaken].
 //
 // The agent ends when all copies of the worker's end are closed, and with it all its
@@ -48,7 +54,9 @@
 // and not before: nobody waits for the agent.
 //
 // Between the end of an agent and the beginning of the next its locks are free for
-// strangers. That needs somebody to kill it.
+// strangers, and files that hold their names are taken for left behind by other mounts.
+// That needs somebody to kill it. If it hung just then in a call that makes something
+// under a temporary name, that may be there later, and nobody removes it.
 //
 // An agent of another version of the protocol is of no use: it is ended, and another
 // is begun with, as above.

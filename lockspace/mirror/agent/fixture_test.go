@@ -136,7 +136,8 @@ type worker struct {
 	lost     map[lockspace.Key]error // all there were
 	began    time.Time
 	// text is what is published, nil for nothing.
-	text func() []byte
+	text     func() []byte
+	openings map[string]mirror.Opening // of names
 }
 
 func (w *worker) Now() lockspace.Instant {
@@ -153,6 +154,7 @@ func (w *worker) Ended(lockspace.Hold, lockspace.Reason)        {}
 func newWorker(t *testing.T, k *keeper) *worker {
 	t.Helper()
 	w := &worker{t: t, k: k, waits: make(map[lockspace.WaitID]chan error), lost: make(map[lockspace.Key]error), tokens: new(lockspace.Counter), began: time.Now()}
+	w.openings = make(map[string]mirror.Opening)
 	w.table = lockspace.New(w.environment())
 	w.begin()
 	return w
@@ -164,6 +166,8 @@ func (w *worker) environment() lockspace.Environment {
 
 func (w *worker) begin() {
 	w.client = New(Config{
+		Mount:   "fixture",
+		Opening: func(k lockspace.Key) mirror.Opening { return w.openings[k.Name] },
 		Publish: func(lockspace.Key) bool { return w.text != nil },
 		Text:    func(lockspace.Key) func() []byte { return w.text },
 		Connect: w.k.connect, Do: w.do,

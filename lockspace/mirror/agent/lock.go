@@ -25,6 +25,7 @@ type lock struct {
 	// who tells those who hold it from others, and publish says that they are published.
 	who     uint64
 	publish bool
+	opening mirror.Opening
 }
 
 // numbered is a pin, or an await.
@@ -107,7 +108,10 @@ func (s *server) settle() {
 // state makes what a STATE says what is.
 func (s *server) state(m *message) {
 	l := s.lock(m)
-	l.who, l.publish = m.who, m.publish
+	l.who, l.publish, l.opening = m.who, m.publish, m.opening()
+	if len(m.entries) > 0 {
+		s.adoptMade(l)
+	}
 	held := mirror.Ranges{}
 	awaits := []numbered(nil)
 	open := make(map[uint64]bool)
@@ -175,7 +179,8 @@ func (s *server) cover(c *cover) {
 	l := s.locks[c.key]
 	if !c.begun {
 		l = s.lock(c.message)
-		l.publish = c.publish
+		l.publish, l.opening = c.publish, c.opening()
+		s.adoptMade(l)
 		c.begun, c.renames = true, s.renames
 		l.covering++
 	}
@@ -233,7 +238,11 @@ func (s *server) goOn(c *cover) {
 				if err != nil {
 					c.next = nil
 					s.endCover(c)
-					s.reply(c.message, &message{outcome: outcomeFailed, failure: failureOf(err)})
+					out := &message{outcome: outcomeFailed, failure: failureOf(err)}
+					if errors.Is(err, lockspace.ErrForeign) { // who has made the name
+						out = &message{outcome: outcomeForeign}
+					}
+					s.reply(c.message, out)
 					return
 				}
 				s.cover(c)

@@ -15,15 +15,16 @@ import (
 // which may take several. Numbers are in the machine's byte order. All messages have
 // the same form, of which each uses some fields.
 
-// version is that of all this. Who has another cannot be talked to.
-const version = 1
+// version is that of all this. Who has another cannot be talked to; but HELLO and WELCOME
+// are understood by all, since only messages about names have more than the first had.
+const version = 2
 
 // kind says what a message is.
 type kind uint8
 
 const (
 	// Of the worker.
-	kindHello     kind = iota + 1 // seq: the version
+	kindHello     kind = iota + 1 // seq: the version; path: which mount this is
 	kindState                     // of key: path, uid and gid, entries, seq: the last number given out
 	kindAll                       // seq; all states have been sent
 	kindCover                     // seq, key, path, uid and gid, span
@@ -39,6 +40,19 @@ const (
 	kindGot     // what key's await seq waited for: outcome, failure
 	kindLost    // key, failure: what is held of it is not locked
 	kindWho     // seq, key, who: what is to be published about it?
+	// Of the worker, about names, see [mirror.Names]; all but the first have a seq, and
+	// name.
+	kindKnow // names: the temporary names of what was made
+	kindMake
+	kindReveal
+	kindRemove
+	kindWrite
+	kindMark
+	kindIsThere // the answer has found
+	kindLook    // path; the answer has found, and name
+	kindList    // path; the answer has names, see listedName
+	kindVacant
+	kindForget // path; it has no seq, and no name
 )
 
 // outcome is how it went.
@@ -102,6 +116,9 @@ type message struct {
 	entries []entry
 	names   []string
 	stats   mirror.Stats
+	// name is of messages about names, and of COVERs and STATEs whose file is not opened
+	// as any.
+	name *nameMessage
 }
 
 // failure is an error as it is sent. The zero failure is none.
@@ -194,6 +211,9 @@ func (m *message) append(b []byte) []byte {
 	}
 	u64(m.stats.Lost)
 	u64(m.stats.Stuck)
+	if m.name != nil {
+		b = m.name.append(b)
+	}
 	return b
 }
 
@@ -247,5 +267,9 @@ func parse(b []byte) (m message, ok bool) {
 		*n = int(min(u64(), math.MaxInt32))
 	}
 	m.stats.Lost, m.stats.Stuck = u64(), u64()
-	return m, ok && len(b) == 0
+	if !ok || len(b) == 0 {
+		return m, ok
+	}
+	m.name, ok = parseName(b)
+	return m, ok
 }

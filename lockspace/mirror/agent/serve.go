@@ -26,10 +26,10 @@ func Serve(socket *Socket, open func() (*mirror.Backing, error), log *slog.Logge
 	s := &server{
 		open: open, log: log, in: newInbox(), out: newOutbox(),
 		locks: make(map[lockspace.Key]*lock), asked: make(map[uint64]*question), lanes: make(chan struct{}, atOnce),
+		names: nameOps{made: make(map[string]mirror.Opened)},
 	}
 	go s.out.send(socket)
 	go func() {
-		_ = s.ready()
 		for {
 			s.handle(s.in.take())
 		}
@@ -74,6 +74,12 @@ type server struct {
 	// Of the goroutine that carries out messages.
 	triedAt time.Time // when the directory was opened last, in vain
 	openErr error
+	// mount is which mount the worker is of, and known what was made and the directory
+	// has not been told of.
+	mount string
+	known []string
+
+	names nameOps
 
 	mu    sync.Mutex
 	epoch uint64
@@ -117,10 +123,13 @@ func (s *server) ready() error {
 	if err != nil {
 		return err
 	}
+	dir.As(s.mount)
 	s.step(func() {
 		s.dir = dir
+		s.tellKnown()
 		s.mirror = mirror.New(mirror.Config{
 			Backing:    dir,
+			Opener:     s.opener,
 			Do:         s.step,
 			Reconsider: func(k lockspace.Key) { s.again = append(s.again, k) },
 			Path:       s.path,
@@ -161,7 +170,9 @@ func (s *server) tellLost(l *lock) {
 func (s *server) handle(m *message) {
 	switch m.kind {
 	case kindHello:
+		s.mount = m.path // the same whenever it is said
 		s.step(func() { s.begin(m) })
+		_ = s.ready()
 	case kindState:
 		s.step(func() { s.state(m) })
 	case kindAll:
@@ -186,6 +197,12 @@ func (s *server) handle(m *message) {
 		s.toldWho(m)
 	case kindPing:
 		s.ping(m)
+	case kindKnow:
+		s.know(m)
+	case kindForget:
+		s.forget(m)
+	case kindMake, kindReveal, kindRemove, kindWrite, kindMark, kindIsThere, kindLook, kindList, kindVacant:
+		s.aboutName(m)
 	default:
 		s.log.Error("a message to the agent is of no kind", "kind", m.kind)
 	}

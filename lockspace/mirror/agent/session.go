@@ -7,6 +7,9 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/lockfs/lockfs/lockspace"
+	"github.com/lockfs/lockfs/lockspace/mirror"
 )
 
 // A session is what a client has to do with one line to an agent, from HELLO to the
@@ -108,6 +111,7 @@ func (c *Client) session(socket *Socket) error {
 // is.
 func (c *Client) beginSession() *call {
 	c.queue = nil
+	c.putKnown()
 	for _, n := range c.names {
 		n.queued = true
 		c.put(item{name: n})
@@ -150,7 +154,7 @@ func (n *name) outdate(by *message) {
 
 // sendAll sends what there is, and what comes, until the end of the session.
 func (c *Client) sendAll(socket *Socket, epoch uint64) {
-	hello := message{kind: kindHello, epoch: epoch, seq: version}
+	hello := message{kind: kindHello, epoch: epoch, seq: version, path: c.config.Mount}
 	packet := hello.append(nil)
 	if socket.send(packet) != nil {
 		return
@@ -196,6 +200,12 @@ func (c *Client) messageOf(i item) message {
 	n := i.name
 	n.queued, n.changed = false, false
 	m := message{kind: kindState, key: n.key, path: n.path, uid: n.uid, gid: n.gid, seq: c.last, who: n.heldBy, publish: n.publish}
+	opening := n.opening
+	if n.held.Empty() && len(n.removing) > 0 {
+		opening = mirror.Opening{Way: mirror.OpenMade, Known: *n.removing[0]}
+		m.entries = append(m.entries, entry{what: entryHeld, span: span{lockspace.Whole, lockspace.Exclusive}})
+	}
+	m.name = openingMessage(opening)
 	for r, mode := range n.held.All() {
 		m.entries = append(m.entries, entry{what: entryHeld, span: span{r, mode}})
 	}

@@ -1,0 +1,131 @@
+package agent
+
+import (
+	"encoding/binary"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lockfs/lockfs/lockspace/mirror"
+)
+
+// nameMessage is what messages say about something that is made, and comes behind the
+// rest of them.
+type nameMessage struct {
+	opening mirror.Opening
+	made    mirror.MadeName
+	use     mirror.Use
+	// directories: LIST leaves out all else.
+	directories bool
+	// state is what it is, or is to be; target is the text of a symbolic link, and size
+	// that of a file of which state has the beginning.
+	state  mirror.NameState
+	target string
+	size   uint64
+}
+
+// madeMessage is what is said about something that was made.
+func madeMessage(m mirror.MadeName) *nameMessage { return &nameMessage{made: m} }
+
+// append adds it to b.
+func (n *nameMessage) append(b []byte) []byte {
+	u32 := func(v uint32) { b = binary.NativeEndian.AppendUint32(b, v) }
+	u64 := func(v uint64) { b = binary.NativeEndian.AppendUint64(b, v) }
+	text := func(v string) { u32(uint32(len(v))); b = append(b, v...) }
+	made := func(m *mirror.MadeName) {
+		text(m.Path)
+		text(m.Temporary)
+		u64(m.ID.Dev)
+		u64(m.ID.Ino)
+		u64(uint64(m.ID.Born))
+		b = append(b, flag(m.Marked))
+	}
+	b = append(b, byte(n.opening.Way))
+	made(&n.opening.Known)
+	made(&n.made)
+	text(string(n.use))
+	b = append(b, flag(n.directories))
+	u32(n.state.Mode)
+	u32(n.state.UID)
+	u32(n.state.GID)
+	b = append(b, flag(!n.state.Modified.IsZero()))
+	u64(uint64(n.state.Modified.UnixNano()))
+	text(string(n.state.Body))
+	text(n.target)
+	u64(n.size)
+	return b
+}
+
+// parseName reads what is behind the rest of a message; ok is false if nobody sends such.
+func parseName(b []byte) (_ *nameMessage, ok bool) {
+	ok = true
+	take := func(n uint32) []byte {
+		if uint64(n) > uint64(len(b)) {
+			b, ok = nil, false
+			return make([]byte, min(n, 8))
+		}
+		v := b[:n]
+		b = b[n:]
+		return v
+	}
+	u8 := func() uint8 { return take(1)[0] }
+	u32 := func() uint32 { return binary.NativeEndian.Uint32(take(4)) }
+	u64 := func() uint64 { return binary.NativeEndian.Uint64(take(8)) }
+	text := func() string { return string(take(u32())) }
+	made := func() mirror.MadeName {
+		return mirror.MadeName{
+			Path: text(), Temporary: text(),
+			ID:     mirror.NameID{Dev: u64(), Ino: u64(), Born: int64(u64())},
+			Marked: u8() != 0,
+		}
+	}
+	n := new(nameMessage)
+	n.opening.Way = mirror.OpenWay(u8())
+	n.opening.Known, n.made = made(), made()
+	n.use = mirror.Use(text())
+	n.directories = u8() != 0
+	n.state.Mode, n.state.UID, n.state.GID = u32(), u32(), u32()
+	known, modified := u8() != 0, int64(u64())
+	if known {
+		n.state.Modified = time.Unix(0, modified)
+	}
+	if body := text(); body != "" {
+		n.state.Body = []byte(body)
+	}
+	n.target, n.size = text(), u64()
+	return n, ok && len(b) == 0
+}
+
+// newName is what is to be made.
+func (n *nameMessage) newName() mirror.NewName {
+	return mirror.NewName{Path: n.made.Path, Temporary: n.made.Temporary, Target: n.target, NameState: n.state}
+}
+
+// outside is what somebody has made.
+func (n *nameMessage) outside() *mirror.Outside {
+	return &mirror.Outside{
+		ID: n.made.ID, Mode: n.state.Mode, UID: n.state.UID, GID: n.state.GID, Size: n.size, Modified: n.state.Modified,
+		Target: n.target, Body: n.state.Body,
+	}
+}
+
+// outsideMessage is what is said about that.
+func outsideMessage(o *mirror.Outside) *nameMessage {
+	return &nameMessage{
+		made:   mirror.MadeName{ID: o.ID},
+		state:  mirror.NameState{Mode: o.Mode, UID: o.UID, GID: o.GID, Modified: o.Modified, Body: o.Body},
+		target: o.Target, size: o.Size,
+	}
+}
+
+// listedName is a name in a list, with its type before it, and listed reads that.
+func listedName(l mirror.Listed) string {
+	return string([]byte{'0' + byte(l.Mode&unix.S_IFMT>>12)}) + l.Name
+}
+
+func listed(name string) mirror.Listed {
+	if name == "" {
+		return mirror.Listed{}
+	}
+	return mirror.Listed{Name: name[1:], Mode: uint32(name[0]-'0') << 12 & unix.S_IFMT}
+}
