@@ -22,6 +22,10 @@ func (f *FS) attr(d *node, out *fuse.Attr) {
 		out.Size = uint64(len(x.body.Data))
 		out.Blocks = (out.Size + 511) / 512
 	}
+	if d.foreign != nil {
+		d.foreignAttr(out)
+		return
+	}
 	if d.File == 0 {
 		f.lockAttr(d, out)
 		return
@@ -91,6 +95,8 @@ func (f *FS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) f
 	}
 	var status fuse.Status
 	switch {
+	case d.foreign != nil || d.file.Foreign:
+		status = f.setForeignAttr(d, in)
 	case d.file.Kind == directory, f.hasMode(d):
 		status = f.setFileAttr(d, in)
 	default:
@@ -159,6 +165,7 @@ func (f *FS) setFileAttr(d *node, in *fuse.SetAttrIn) fuse.Status {
 	const about = fuse.FATTR_FH | fuse.FATTR_LOCKOWNER
 	if in.Valid&(owners|times|toNow) != 0 || in.Valid&^about == 0 { // chown(2) of nothing
 		f.changed(x)
+		f.wroteFile(x)
 	}
 	return fuse.OK
 }

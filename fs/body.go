@@ -175,7 +175,7 @@ func (f *FS) author(d *node, h *handle, p lockspace.Process) authorship {
 		}
 	}
 	switch {
-	case held:
+	case held, d.foreign != nil:
 	case h != nil:
 		return authorship{ok: true, handle: h.ID}
 	case d.File != 0:
@@ -201,6 +201,7 @@ func (f *FS) setBody(d *node, handle uint64, data []byte) *BodyRecord {
 		f.modified(x)
 	}
 	f.rewatchFile(x)
+	f.wroteFile(x)
 	return x.body
 }
 

@@ -99,6 +99,46 @@ func TestAWaitKeepsItsPlaceOverADetour(t *testing.T) {
 	}
 }
 
+// Who comes back first from his look-up does not get before one who came earlier a
+// lock that has become free meanwhile; an interrupt ends it all the same.
+func TestALookUpDoesNotOvertake(t *testing.T) {
+	s := serve(t)
+	a, b, c, d := s.mustCreate("x", 0), s.mustCreate("x", 0), s.mustCreate("x", 0), s.mustCreate("x", 0)
+	s.flock(a, unix.F_WRLCK)
+	s.procs.set(100, fs.ProcessInfo{Kin: fs.Kin{Pid: 100, Started: 1 << 62}})
+	looking := func(n int) {
+		for s.procs.waited() < n {
+			s.call(opGetattr, 1, zeros(16))
+		}
+	}
+	release := s.procs.hold()
+	first := s.send(opSetlkw, b.node, s.lockBody(b, 7, unix.F_WRLCK, 0, toEnd, false))
+	looking(1)
+	releaseOthers := s.procs.hold()
+	second := s.send(opSetlkw, c.node, s.lockBody(c, 8, unix.F_WRLCK, 0, toEnd, false))
+	third := s.send(opSetlkw, d.node, s.lockBody(d, 9, unix.F_WRLCK, 0, toEnd, false))
+	looking(3)
+	s.flock(a, unix.F_UNLCK)
+	releaseOthers()
+	if !s.pending(second) || !s.pending(third) {
+		t.Fatal("the first was overtaken")
+	}
+	s.send(opInterrupt, 0, u64(third))
+	if r := s.await(third); r.errno != unix.EINTR {
+		t.Errorf("interrupted while it stood behind others: %v", r.errno)
+	}
+	release()
+	if r := s.await(first); r.errno != 0 {
+		t.Errorf("the first: %v", r.errno)
+	}
+	for s.waiting() < 1 {
+		s.call(opGetattr, 1, zeros(16))
+	}
+	if !s.pending(second) {
+		t.Error("the second got in before the first gave it back")
+	}
+}
+
 // waiting returns how many waits are recorded.
 func (s *served) waiting() (n int) {
 	s.journal.look(func() { n = len(s.journal.waits) })

@@ -45,6 +45,9 @@ func (f *FS) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse
 		return fuse.OK
 	}
 	key := lockspace.Key{Dir: dir.ID, Name: name}
+	if status := f.lookAgainAt(in, f.entry(key)); status != fuse.OK {
+		return status
+	}
 	d := f.find(key, in)
 	if d == nil {
 		switch held, known := f.heldOutside(in.Unique, key); {
@@ -54,7 +57,14 @@ func (f *FS) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse
 			f.noteMiss(in, key)
 			return fuse.ENOENT
 		}
-		d = f.lockNode(key, in.Uid, in.Gid)
+		switch s := f.madeOutside(); {
+		case s == nil:
+			d = f.lockNode(key, in.Uid, in.Gid)
+		case s.Mode&unix.S_IFMT == unix.S_IFDIR:
+			d = f.enterForeign(place{dir: dir, name: name, key: key}, s)
+		default:
+			d = f.foreignNode(key, s)
+		}
 	}
 	f.noteUse(in, key)
 	f.enter(d, out)
@@ -149,6 +159,9 @@ func (f *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList)
 				break
 			}
 			x := e.file
+			if !f.listsForeign(x) {
+				continue // it is among the strangers if it is there
+			}
 			if !out.AddDirEntry(fuse.DirEntry{Name: e.Name, Ino: x.Ino, Mode: x.fileType(), Off: place + firstPlace}) {
 				return fuse.OK
 			}
@@ -158,12 +171,18 @@ func (f *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList)
 		return fuse.OK
 	}
 	for i := max(in.Offset, firstStranger) - firstStranger; i < uint64(len(strangers)); i++ {
-		k := lockspace.Key{Dir: dir.ID, Name: strangers[i]}
-		if !f.exists(k) && !out.AddDirEntry(fuse.DirEntry{Name: k.Name, Mode: unix.S_IFREG, Off: firstStranger + i + 1}) {
+		k := lockspace.Key{Dir: dir.ID, Name: strangers[i].Name}
+		if !f.isListed(k) && !out.AddDirEntry(fuse.DirEntry{Name: k.Name, Mode: strangers[i].shown(), Off: firstStranger + i + 1}) {
 			break
 		}
 	}
 	return fuse.OK
+}
+
+// isListed reports whether a name is listed for what it is on the mount.
+func (f *FS) isListed(k lockspace.Key) bool {
+	e := f.entry(k)
+	return f.table.Held(k) || e != nil && f.listsForeign(e.file)
 }
 
 // listHeld lists what is there because it is held, up to a place. It reports whether

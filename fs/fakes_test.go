@@ -26,6 +26,7 @@ type processes struct {
 	lastWatch int
 	namespace uint64
 	looks     int // how often one was looked at
+	waits     int // how many look-ups have been kept waiting
 	signals   []sentSignal
 	// gate, if set, holds every look-up until it is closed.
 	gate chan struct{}
@@ -84,10 +85,20 @@ func (p *processes) hold() (release func()) {
 func (p *processes) wait() {
 	p.mu.Lock()
 	gate := p.gate
+	if gate != nil {
+		p.waits++
+	}
 	p.mu.Unlock()
 	if gate != nil {
 		<-gate
 	}
+}
+
+// waited returns how many look-ups have been kept waiting.
+func (p *processes) waited() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.waits
 }
 
 func (p *processes) Leader(tid uint32) bool {
@@ -225,6 +236,9 @@ type journal struct {
 	numbers  map[uint64]fs.NumbersRecord
 	owners   map[uint64]string
 	owned    map[uint64]string
+	made     map[uint64]fs.MadeRecord
+	foreign  map[uint64]fs.ForeignRecord
+	mount    string
 	workers  uint64
 	commits  int
 	// open: something was changed and not committed yet.
@@ -249,6 +263,8 @@ func newJournal() *journal {
 		numbers:  make(map[uint64]fs.NumbersRecord),
 		owners:   make(map[uint64]string),
 		owned:    make(map[uint64]string),
+		made:     make(map[uint64]fs.MadeRecord),
+		foreign:  make(map[uint64]fs.ForeignRecord),
 	}
 }
 
@@ -294,6 +310,11 @@ func (j *journal) PutOwner(id uint64, b []byte)    { j.change(func() { j.owners[
 func (j *journal) DropOwner(id uint64)             { j.change(func() { delete(j.owners, id) }) }
 func (j *journal) PutOwned(id uint64, b []byte)    { j.change(func() { j.owned[id] = string(b) }) }
 func (j *journal) DropOwned(id uint64)             { j.change(func() { delete(j.owned, id) }) }
+func (j *journal) PutMade(r *fs.MadeRecord)        { j.change(func() { j.made[r.ID] = *r }) }
+func (j *journal) DropMade(id uint64)              { j.change(func() { delete(j.made, id) }) }
+func (j *journal) PutForeign(r *fs.ForeignRecord)  { j.change(func() { j.foreign[r.Node] = *r }) }
+func (j *journal) DropForeign(node uint64)         { j.change(func() { delete(j.foreign, node) }) }
+func (j *journal) PutMount(mount string)           { j.change(func() { j.mount = mount }) }
 func (j *journal) look(f func()) (committed bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

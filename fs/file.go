@@ -36,6 +36,29 @@ type FileRecord struct {
 	// Lapsed: the directory's hold has lapsed, and it goes when nothing in it is
 	// held any more.
 	Lapsed bool
+	// Foreign: somebody outside has made the directory, see foreigndir.go.
+	Foreign bool
+}
+
+// When a directory goes, as records have it.
+const (
+	endsRemoved = iota // when somebody removes it
+	endsUnused         // Lapsed
+	endsOutside        // Foreign
+)
+
+func (x *FileRecord) end() uint8 {
+	switch {
+	case x.Lapsed:
+		return endsUnused
+	case x.Foreign:
+		return endsOutside
+	}
+	return endsRemoved
+}
+
+func (x *FileRecord) setEnd(end uint8) {
+	x.Lapsed, x.Foreign = end == endsUnused, end == endsOutside
 }
 
 // file is what names are names of: a body with an owner, permission and times,
@@ -50,6 +73,8 @@ type file struct {
 	recorded bool
 	body     *BodyRecord // nil: empty
 	content  *content    // of a directory
+	// looks is how often it was found again, of one that somebody outside has made.
+	looks uint64
 }
 
 // EntryRecord is what must outlive the process of an entry.
@@ -224,6 +249,7 @@ func (f *FS) newFile(dir *file, kind uint8, mode, uid, gid uint32) *file {
 func (f *FS) promote(d *node) *file {
 	x := d.file
 	if d.File == 0 {
+		f.ownNode(d)
 		x.Mode, x.UID, x.GID = lockMode&0o777, d.UID, d.GID
 		x.Modified, x.Accessed, x.Changed = d.Made, d.Made, d.Made
 		x.recorded = true

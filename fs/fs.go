@@ -20,6 +20,7 @@ type Device interface {
 	NotifyPoll(pollID uint64)
 	Traffic() []device.Traffic
 	Detour(unique, place uint64, look func() any)
+	InTurn(key any)
 	Aside(unique, place uint64, look func(gone <-chan struct{}) any)
 	LongDetour(unique uint64, look func() any)
 	Do(step func())
@@ -34,6 +35,9 @@ type Options struct {
 	Device    Device
 	Processes Processes
 	Ends      Ends
+	// Mount is what what is made in backing directories is marked with, letters and
+	// digits: of this mount, and those after it, and no other. "": of this one alone.
+	Mount string
 	// Backing is nil if the locks are nowhere else, but for what policies say.
 	Backing *Backing
 	// Agents is for directories that may not answer, and those that policies name; nil:
@@ -102,6 +106,9 @@ type FS struct {
 	// asked are the threads that the table asked about in this attempt at a
 	// request, in vain.
 	asked []uint32
+	// trying: the table is being asked for something for which the present request can
+	// take a detour.
+	trying bool
 	// mirror has the locks outside of the mount too, nil if nothing has; unopened
 	// are those of which the table asked in this attempt at a request and that
 	// have yet to be opened there; lost are those that it does not have any more.
@@ -109,6 +116,8 @@ type FS struct {
 	agents   Agents // nil: there are none
 	unopened []lockspace.Request
 	lost     []lostMirror
+	made     madeNames
+	identity string // see Options.Mount
 	// begun is closed in the first step, stepped then; there is a mirror, or begun is
 	// nil.
 	begun   chan struct{}
@@ -160,7 +169,7 @@ func New(o Options) (*FS, error) {
 	if err := f.makeLockspaces(o.Lockspaces); err != nil {
 		return nil, err
 	}
-	f.beginMirror(o.Backing)
+	f.beginMirror(o.Backing, nil)
 	return f, nil
 }
 
@@ -190,6 +199,8 @@ func prepare(o Options) *FS {
 		readings:      readings{most: maxInMemory},
 		hints:         newHints(),
 		stream:        newStream(),
+		made:          newMadeNames(),
+		identity:      o.Mount,
 	}
 }
 
@@ -256,6 +267,7 @@ func (f *FS) EndStep() {
 	if len(f.vacated) > 0 || len(f.unwatched) > 0 || len(f.numbers.left) > 0 {
 		go f.dev.Do(func() {}) // what was left to the next step
 	}
+	f.endNames()
 	f.asked, f.unopened = f.asked[:0], f.unopened[:0]
 	f.clock.stop()
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lockfs/lockfs/lockspace"
 )
 
@@ -24,8 +26,10 @@ type outsideDir struct {
 	// prefix is its path from the directory that is asked, with a slash behind, and
 	// behind that below the backing directory.
 	prefix, behind string
-	// at has its locks.
-	at outside
+	// list lists who holds names in it outside, and byName whether they do by making
+	// them.
+	list   func(skip func(name string) bool) []strangersName
+	byName bool
 }
 
 // gatherOutside adds them to what a user sees in a directory and below. On detours
@@ -48,11 +52,9 @@ func (f *FS) gatherOutside(seen *seenLocks, about uint64, uid uint32) {
 		if !mirrored {
 			continue
 		}
-		// What cannot be read has none; who asks for a lock there is told why.
-		names, _ := d.at.locked(d.behind, func(name string) bool { return held[d.prefix+name] })
-		for _, name := range names {
-			if !held[d.prefix+name] {
-				f.lookOutside(seen, d, name)
+		for _, s := range d.list(func(name string) bool { return held[d.prefix+name] }) {
+			if !held[d.prefix+s.Name] && (d.byName || s.Mode != unix.S_IFDIR) {
+				f.lookOutside(seen, d, s.Name)
 			}
 		}
 	}
@@ -84,7 +86,7 @@ func (f *FS) outsideDirs(d outsideDir, uid uint32, all []outsideDir) (_ outsideD
 			return d, false, all
 		}
 	}
-	d.at = f.mirror.at(d.id)
+	d.list, d.byName = f.strangersLister(d.id, d.behind), f.namesOutside(d.id)
 	return d, true, all
 }
 
@@ -105,7 +107,7 @@ func (f *FS) lookOutside(seen *seenLocks, d outsideDir, name string) {
 	}
 	l := seenLock{
 		path: path, outside: true,
-		request: &lockspace.Request{Mode: s.Mode, Range: s.Range, Via: lockspace.ViaFcntl},
+		request: &lockspace.Request{Mode: s.Mode, Range: s.Range, Via: s.via()},
 		who:     lockspace.Process{Pid: uint32(s.Pid)},
 	}
 	if info, ok := f.procs.Look(l.who.Pid); ok && l.who.Pid != 0 {

@@ -16,7 +16,7 @@ type handle struct {
 	record []byte
 	// strangers are the names in a directory that were held outside when its
 	// listing began; nil: not known.
-	strangers []string
+	strangers []strangersName
 }
 
 // open makes a handle on d for process p.
@@ -88,7 +88,9 @@ func (f *FS) close(id uint64) {
 	if h.node.file.body != nil {
 		f.touched = append(f.touched, h.node)
 	}
-	f.collect(h.node)
+	if !f.collect(h.node) {
+		f.leaveForeign(h.node)
+	}
 }
 
 // Flush is one close of possibly many, by one process: POSIX gives its fcntl

@@ -116,6 +116,13 @@ type Journal interface {
 	DropOwner(id uint64)
 	PutOwned(id uint64, data []byte)
 	DropOwned(id uint64)
+	// PutMade and PutMount are for names outside, see made.go.
+	PutMade(*MadeRecord)
+	DropMade(id uint64)
+	PutMount(mount string)
+	// PutForeign adds a record or replaces that of the same node, see foreign.go.
+	PutForeign(*ForeignRecord)
+	DropForeign(node uint64)
 }
 
 // Discard is a Journal for mounts that end with their process.
@@ -148,5 +155,10 @@ func (Discard) PutOwner(uint64, []byte)   {}
 func (Discard) DropOwner(uint64)          {}
 func (Discard) PutOwned(uint64, []byte)   {}
 func (Discard) DropOwned(uint64)          {}
+func (Discard) PutMade(*MadeRecord)       {}
+func (Discard) DropMade(uint64)           {}
+func (Discard) PutMount(string)           {}
+func (Discard) PutForeign(*ForeignRecord) {}
+func (Discard) DropForeign(uint64)        {}
 
 var _ Journal = Discard{}

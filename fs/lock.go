@@ -38,7 +38,7 @@ func (f *FS) lock(in *fuse.LkIn, wait bool) fuse.Status {
 		return fuse.OK
 	}
 	if status := f.permitLock(&in.InHeader, h.node); status != fuse.OK {
-		return status
+		return f.inTurn(status, r.Key, wait)
 	}
 	switch granted, err := f.ask(&r, in.Unique, wait); {
 	case errors.Is(err, lockspace.ErrLookup):
@@ -58,18 +58,19 @@ func (f *FS) lock(in *fuse.LkIn, wait bool) fuse.Status {
 // [lockspace.Table.Try], and of [lockspace.Table.Acquire] with wait; ErrShutdown
 // for who would have to wait when nobody may any more.
 func (f *FS) ask(r *lockspace.Request, unique uint64, wait bool) (granted bool, err error) {
-	f.asked, f.unopened = f.asked[:0], f.unopened[:0]
+	f.asked, f.unopened, f.made.inTheWay = f.asked[:0], f.unopened[:0], nil
 	if wait && !f.closing {
 		return f.table.Acquire(*r, lockspace.WaitID(unique))
 	}
-	if err = f.table.Try(*r); wait && errors.Is(err, lockspace.ErrHeld) {
+	if err = f.try(func() error { return f.table.Try(*r) }); wait && errors.Is(err, lockspace.ErrHeld) {
 		err = lockspace.ErrShutdown
 	}
 	return err == nil, err
 }
 
 // lookUpForLock finds out what the table asked for when it was asked for a hold.
-// A request that may wait keeps the place at which it came.
+// A request that may wait keeps the place at which it came, and nobody overtakes it on
+// the way: when it comes back, the lock may be free.
 func (f *FS) lookUpForLock(r *lockspace.Request, unique uint64, wait bool) fuse.Status {
 	pid, place := r.Party.Taker.Pid, r.Reserved
 	if place == 0 && wait {
@@ -81,6 +82,9 @@ func (f *FS) lookUpForLock(r *lockspace.Request, unique uint64, wait bool) fuse.
 		limit = makeTime
 	}
 	open, hangs := f.openOutside(limit)
+	if x := f.made.inTheWay; x != nil {
+		open, hangs = f.removeNow(x), f.madeAt(x).mayHang()
+	}
 	f.lookUpWhere(unique, place, hangs, func(x *facts) {
 		open(x)
 		if pid != 0 {
@@ -90,7 +94,16 @@ func (f *FS) lookUpForLock(r *lockspace.Request, unique uint64, wait bool) fuse.
 			x.classes[tid] = f.procs.WaitClass(tid)
 		}
 	})
-	return device.Parked
+	return f.inTurn(device.Parked, r.Key, wait)
+}
+
+// inTurn has a request that takes a detour, if status says that it does, and that may
+// wait for a lock, come back in its turn. It returns the status.
+func (f *FS) inTurn(status fuse.Status, k lockspace.Key, wait bool) fuse.Status {
+	if wait && status == device.Parked {
+		f.dev.InTurn(k)
+	}
+	return status
 }
 
 // lockRequest is what in asks of the table.

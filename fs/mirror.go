@@ -39,21 +39,26 @@ type mirrored struct{ f *FS }
 
 // newInline returns a mirror in this process, with what the process before left.
 func (f *FS) newInline(b *Backing) outside {
+	b.Dir.As(f.mountName())
 	m := mirror.New(mirror.Config{
 		Backing:    b.Dir,
 		Keeper:     b.Keeper,
 		Do:         f.doWhenBegun,
 		Reconsider: f.table.Reconsider,
 		Path:       f.outsidePath,
-		Lost:       f.mirrorLost,
-		Publish:    f.publishesLock,
-		Text:       f.textOf,
+		Opener: func(k lockspace.Key) func(path string, uid, gid uint32) (mirror.Opened, error) {
+			return b.Dir.Opener(f.openingOf(k))
+		},
+		Lost:    f.mirrorLost,
+		Publish: f.publishesLock,
+		Text:    f.textOf,
 	})
 	for _, x := range b.Inherited {
 		if err := m.Inherit(x.ID, x.Label, x.FD); err != nil {
 			f.log.Error("a backing file of the process before cannot be used", "err", err)
 		}
 	}
+	f.made.mirror = m
 	return inline{m, b.Dir}
 }
 
@@ -73,32 +78,55 @@ func (f *FS) beganSteps() {
 	}
 }
 
-// isMirrored reports whether a hold of r is outside too. Where names hold they are
-// not; nor is a directory, in which others are. In one that has been removed nothing
-// is held, see covered.
+// isMirrored reports whether a hold of r is outside too. A directory is by its name or
+// not at all: others are in it. In one that has been removed nothing is held, see
+// covered.
 func (m mirrored) isMirrored(r *lockspace.Request) bool {
-	return r.Via != lockspace.ViaMkdir && m.f.mirrors(r.Key.Dir)
+	if r.Via == lockspace.ViaMkdir {
+		return m.f.existsOutside(r)
+	}
+	return m.f.mirrors(r.Key.Dir)
 }
 
 // mirrors reports whether the locks of a directory are outside too.
 func (f *FS) mirrors(dir uint64) bool { return f.outsideOf(dir) != nil }
 
-// outsideOf returns what has the locks of a directory outside, nil if nothing has.
+// outsideOf returns what has the locks of a directory outside, nil if nothing has:
+// where names hold, and are not outside, see makesNames, they alone would be missing.
 func (f *FS) outsideOf(dir uint64) outside {
-	if d := f.nodes.dir(dir); f.mirror != nil && d != nil && !d.file.holdsByName() && !d.file.isRemoved() {
-		return f.mirror.at(dir)
+	d := f.nodes.dir(dir)
+	if f.mirror == nil || d == nil || d.file.isRemoved() {
+		return nil
 	}
-	return nil
+	o := f.mirror.at(dir)
+	if o == nil || d.file.holdsByName() && !o.makesNames() {
+		return nil
+	}
+	return o
 }
 
 // Cover notes what is to be opened for a request, for the detour that follows. If
 // that failed, so does the request.
 func (m mirrored) Cover(r *lockspace.Request) error {
-	o := m.f.outsideOf(r.Key.Dir)
-	if o == nil || r.Via == lockspace.ViaMkdir {
+	if !m.isMirrored(r) {
 		return m.f.covered(r)
 	}
-	err := o.Cover(r)
+	if x := m.f.passing(r); x != nil {
+		return m.f.coverPassing(x, r)
+	}
+	if m.f.existsOutside(r) {
+		err := m.f.coverName(r)
+		switch {
+		case err == lockspace.ErrLookup || err == lockspace.ErrForeign:
+			return err
+		case err != nil:
+			m.f.noteUnmirrored(r, err)
+			return err
+		case m.f.made.byKey[r.Key].Kind != regular:
+			return nil
+		}
+	}
+	err := m.f.mirror.at(r.Key.Dir).Cover(r)
 	if x := m.f.facts; err == lockspace.ErrLookup && x != nil {
 		switch why := x.notOpened[r.Key]; {
 		case why != nil:
@@ -106,6 +134,9 @@ func (m mirrored) Cover(r *lockspace.Request) error {
 		case x.opens >= mirror.MaxOpens:
 			err = mirror.ErrUnsteady
 		}
+	}
+	if errors.Is(err, unix.ESTALE) && m.f.remakes(r) {
+		return lockspace.ErrLookup
 	}
 	switch err {
 	case nil, lockspace.ErrForeign:
@@ -120,11 +151,10 @@ func (m mirrored) Cover(r *lockspace.Request) error {
 // covered is the answer for what is not mirrored: nil. But of what would be, had its
 // directory not been removed, nobody could say that somebody outside does not hold it.
 func (f *FS) covered(r *lockspace.Request) error {
-	switch d := f.nodes.dir(r.Key.Dir); {
-	case r.Via == lockspace.ViaMkdir, d != nil && (d.file.holdsByName() || !d.file.isRemoved()):
-		return nil
+	if d := f.nodes.dir(r.Key.Dir); d == nil || d.file.isRemoved() {
+		return errRemoved
 	}
-	return errRemoved
+	return nil
 }
 
 // noteUnmirrored says why a lock is not granted that nobody holds. The caller gets
@@ -139,35 +169,47 @@ func (f *FS) noteUnmirrored(r *lockspace.Request, err error) {
 // unmirroredRate is how often that is said: anybody can bring it about.
 var unmirroredRate = rate{every: 10 * time.Second, burst: 10}
 
-// isMirroredBelow reports whether anything that is mirrored is held or waited for in
-// a directory or below. Those below it are few, or nothing is mirrored there.
-func (f *FS) isMirroredBelow(dir *file) bool {
-	if _, waits := f.table.Count(dir.Ino); waits > 0 || f.mirrors(dir.Ino) && f.isHeldIn(dir.Ino) {
+// isMirroredBelow reports whether anything is waited for in a directory or below, or
+// held of what is mirrored and counts. Those below it are few, or nothing is mirrored
+// there.
+func (f *FS) isMirroredBelow(dir *file, counts func(*lockspace.Request) bool) bool {
+	if f.isHeldIn(dir.Ino, func(r *lockspace.Request) bool { return counts(r) && mirrored{f}.isMirrored(r) }) {
 		return true
 	}
 	for e := range dir.content.order.All() {
-		if e.file.Kind == directory && f.isMirroredBelow(e.file) {
+		if e.file.Kind == directory && f.isMirroredBelow(e.file, counts) {
 			return true
 		}
 	}
 	return false
 }
 
+// isDirectory and isNone tell what is held by being a directory from the rest.
+func isDirectory(r *lockspace.Request) bool { return r.Via == lockspace.ViaMkdir }
+func isNone(r *lockspace.Request) bool      { return r.Via != lockspace.ViaMkdir }
+
 // Await has the lock opened if it is not: nobody asks for it now who could take a
 // detour.
 func (m mirrored) Await(r *lockspace.Request) {
+	if m.f.passing(r) != nil {
+		return // its end has it looked at again
+	}
 	if o := m.f.mirror.at(r.Key.Dir); o != nil {
 		o.Await(r)
 	}
 }
 
 // Settled tells those too that do not have the directory's locks: that nothing of it is
-// held there. All of them leave out by themselves what is held by being a directory.
+// held there.
 func (m mirrored) Settled(k lockspace.Key, holds []*lockspace.Hold) {
 	at := m.f.outsideOf(k.Dir)
+	if at == nil {
+		holds = nil
+	}
+	locked := m.f.settleName(k, holds)
 	for _, o := range m.f.mirror.each {
 		if o == at {
-			o.Settled(k, holds)
+			o.Settled(k, locked)
 		} else {
 			o.Settled(k, nil)
 		}
@@ -219,6 +261,13 @@ func (f *FS) takeInOpened() {
 // makeOutside is makeStatus for a call whose name may have yet to be opened
 // outside: then it takes a detour.
 func (f *FS) makeOutside(unique uint64, err error) fuse.Status {
+	if errors.Is(err, lockspace.ErrLookup) && f.made.wanted != nil {
+		return f.makeName(unique)
+	}
+	if x := f.made.inTheWay; errors.Is(err, lockspace.ErrLookup) && x != nil {
+		f.lookUpAtName(unique, x, f.removeNow(x))
+		return device.Parked
+	}
 	if !errors.Is(err, lockspace.ErrLookup) || len(f.unopened) == 0 {
 		return makeStatus(err)
 	}
@@ -254,7 +303,9 @@ func (f *FS) outsidePath(k lockspace.Key) (string, error) {
 // Committed gives back outside what the step has ended.
 func (f *FS) Committed() {
 	if f.mirror != nil {
+		f.committedNames()
 		f.mirror.Recorded()
+		f.keptNames()
 	}
 }
 
@@ -320,8 +371,16 @@ func (f *FS) strangersLock(unique uint64, r *lockspace.Request, lk fuse.FileLock
 			if err != nil {
 				return lk, true
 			}
+			byName := func() *mirror.Foreign { return nil }
+			if f.namesOutside(r.Key.Dir) {
+				byName = f.lookForForeign(r.Key)
+			}
 			f.lookUpWhere(unique, 0, o.mayHang(), func(x *facts) {
 				x.inTheWay = new(inTheWay)
+				if s := byName(); s != nil && s.Name != nil {
+					x.inTheWay.stranger, x.inTheWay.found = *s, true
+					return
+				}
 				// What cannot be found out is told to who asks for the lock.
 				x.inTheWay.stranger, x.inTheWay.found, _ = o.find(path, r)
 			})

@@ -61,11 +61,11 @@ func (f *FS) freePlaceOf(in *fuse.InHeader, dir uint64, name string) (place, fus
 	return at, fuse.OK
 }
 
-// takeByName takes the lock of a free name of file ino for as long as the name is
+// takeByName takes the lock of a free name of a file for as long as the name is
 // there; handle is the open file that made it, 0 for none. The status is OK, or
 // why not, or Parked for a detour. At the end of the mount it is ENOLCK: what is to be
 // kept is written down by then, and who takes a name after that would lose it.
-func (f *FS) takeByName(in *fuse.InHeader, k lockspace.Key, via lockspace.Via, ino, handle uint64) fuse.Status {
+func (f *FS) takeByName(in *fuse.InHeader, k lockspace.Key, via lockspace.Via, x *file, handle uint64) fuse.Status {
 	if f.closing {
 		return fuse.Status(unix.ENOLCK)
 	}
@@ -82,9 +82,10 @@ func (f *FS) takeByName(in *fuse.InHeader, k lockspace.Key, via lockspace.Via, i
 			p.Started = started
 		}
 	}
+	f.makes(in.Unique, x)
 	return f.makeOutside(in.Unique, f.table.Try(lockspace.Request{
 		Key:    k,
-		Party:  lockspace.Party{Handle: handle, File: ino, Taker: p, Opener: p, Opened: f.clock.Now()},
+		Party:  lockspace.Party{Handle: handle, File: x.Ino, Taker: p, Opener: p, Opened: f.clock.Now()},
 		Via:    via,
 		ByName: true,
 		Thread: in.Pid,
@@ -106,11 +107,13 @@ func (f *FS) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.Ent
 		return errStale
 	case d.file.Kind == directory:
 		return fuse.EPERM
+	case d.foreign != nil:
+		return fuse.EBUSY
 	}
 	if status := f.permitLink(&in.InHeader, d); status != fuse.OK {
 		return status
 	}
-	if status := f.takeByName(&in.InHeader, at.key, lockspace.ViaLink, d.file.Ino, 0); status != fuse.OK {
+	if status := f.takeByName(&in.InHeader, at.key, lockspace.ViaLink, d.file, 0); status != fuse.OK {
 		return status
 	}
 	f.enter(f.nodes.of(f.enterAs(at.key, f.promote(d))), out)
@@ -127,10 +130,10 @@ func (f *FS) Symlink(_ <-chan struct{}, in *fuse.InHeader, target, name string, 
 		return errName
 	}
 	x := f.newFile(at.dir.file, symlink, 0o777, in.Uid, in.Gid)
-	if status := f.takeByName(in, at.key, lockspace.ViaSymlink, x.Ino, 0); status != fuse.OK {
+	x.Target = target
+	if status := f.takeByName(in, at.key, lockspace.ViaSymlink, x, 0); status != fuse.OK {
 		return status
 	}
-	x.Target = target
 	f.enter(f.nodes.of(f.enterAs(at.key, x)), out)
 	return fuse.OK
 }
@@ -158,7 +161,7 @@ func (f *FS) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.E
 		return status
 	}
 	x := f.newFile(at.dir.file, directory, in.Mode, in.Uid, in.Gid)
-	if status := f.takeByName(&in.InHeader, at.key, lockspace.ViaMkdir, x.Ino, 0); status != fuse.OK {
+	if status := f.takeByName(&in.InHeader, at.key, lockspace.ViaMkdir, x, 0); status != fuse.OK {
 		return status
 	}
 	x.Policy = at.dir.file.Policy.inherited()
@@ -181,13 +184,18 @@ func (f *FS) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Statu
 	case name == controlName:
 		return fuse.EPERM
 	case e == nil && !f.table.Held(at.key):
-		return fuse.ENOENT
+		return f.removeStrangers(in.Unique, at.key)
 	case e == nil || e.file.Kind != directory:
 		return fuse.ENOTDIR
+	case e.file.Foreign:
+		return fuse.Status(unix.EBUSY)
 	case !f.isEmpty(e.file):
 		return fuse.Status(unix.ENOTEMPTY)
 	}
 	if status := f.permitEnd(in, at); status != fuse.OK {
+		return status
+	}
+	if status := f.vacantOutside(in.Unique, at.key); status != fuse.OK {
 		return status
 	}
 	f.endHolds(in, at)
@@ -205,7 +213,8 @@ func (f *FS) isEmpty(x *file) bool {
 // afterwards is an ordinary file that nobody holds, in the place of another such
 // file. A directory is held wherever it is. Errors: EBUSY if the new name is
 // held; those of Unlink for both names; EACCES without write permission on a
-// directory that gets another parent; EINVAL for other flags.
+// directory that gets another parent; EINVAL for other flags; of a directory, EBUSY if
+// something in it is held outside too, and EXDEV if that is directories only.
 func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
 	if in.Flags&^unix.RENAME_NOREPLACE != 0 {
 		return fuse.EINVAL
@@ -223,7 +232,7 @@ func (f *FS) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName strin
 	}
 	d := f.find(from.key, &in.InHeader)
 	if d == nil {
-		return fuse.ENOENT
+		return f.removeStrangers(in.Unique, from.key)
 	}
 	status = f.rename(in, from, to, d)
 	f.collect(d) // it may have been made for this
@@ -259,6 +268,14 @@ func (f *FS) rename(in *fuse.RenameIn, from, to place, d *node) fuse.Status {
 	case target != nil && !mayRemove(&in.InHeader, to.dir, target.file):
 		return fuse.EPERM
 	}
+	switch held, known := f.heldOutside(in.Unique, to.key); {
+	case !known:
+		return device.Parked
+	case held && in.Flags&unix.RENAME_NOREPLACE != 0:
+		return fuse.Status(unix.EEXIST)
+	case held:
+		return fuse.EBUSY
+	}
 	if d.file.Kind == directory {
 		return f.renameDirectory(in, from, to, d, target)
 	}
@@ -268,7 +285,7 @@ func (f *FS) rename(in *fuse.RenameIn, from, to place, d *node) fuse.Status {
 		return status
 	}
 	if in.Flags&unix.RENAME_NOREPLACE != 0 {
-		if status := f.takeByName(&in.InHeader, to.key, lockspace.ViaRename, d.file.Ino, 0); status != fuse.OK {
+		if status := f.takeByName(&in.InHeader, to.key, lockspace.ViaRename, d.file, 0); status != fuse.OK {
 			return status
 		}
 	}
@@ -293,11 +310,25 @@ func (f *FS) renameDirectory(in *fuse.RenameIn, from, to place, d *node, target 
 	if !mayRemove(&in.InHeader, from.dir, d.file) {
 		return fuse.EPERM
 	}
+	if d.file.Foreign || target != nil && target.file.Foreign {
+		return fuse.EBUSY
+	}
 	if f.mirror != nil {
 		// The backing files would stay where they are.
-		if f.isMirroredBelow(d.file) || f.movesPlace(d.file, to.dir.ID) && f.isHeldBelow(d.file, f.mirrorOf(to.dir.ID)) {
+		if f.isMirroredBelow(d.file, isNone) || f.movesPlace(d.file, to.dir.ID) && f.isHeldBelow(d.file, f.mirrorOf(to.dir.ID)) {
 			return fuse.Status(unix.EBUSY)
 		}
+		if f.isMirroredBelow(d.file, isDirectory) {
+			return fuse.Status(unix.EXDEV) // so that mv(1) makes them anew, one by one
+		}
+		switch status := f.vacantOutside(in.Unique, from.key); status {
+		case fuse.OK:
+		case fuse.Status(unix.ENOTEMPTY):
+			return fuse.EBUSY
+		default:
+			return status
+		}
+		f.makes(in.Unique, d.file)
 		defer f.mirror.Renamed()
 	}
 	if err := f.table.Move(from.key, to.key); err != nil {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/lockfs/lockfs/fs/device"
 	"github.com/lockfs/lockfs/lockspace"
+	"github.com/lockfs/lockfs/lockspace/mirror"
 )
 
 // node is what the kernel has a number for: a name in a directory, and the file
@@ -18,6 +19,8 @@ type node struct {
 	open int // handles
 	file *file
 	own  file // file, if that has no name of its own
+	// foreign is what somebody outside has made under the name; nil: nothing.
+	foreign *mirror.Outside
 }
 
 // nodes is the nodes there are.
@@ -100,7 +103,7 @@ func (n *nodes) detach(d *node) {
 // forget takes count references back.
 func (f *FS) forget(d *node, count uint64) {
 	d.Lookups -= min(count, d.Lookups)
-	if !f.collect(d) {
+	if !f.collect(d) && !f.leaveForeign(d) {
 		f.nodes.journal.PutNode(&d.NodeRecord)
 	}
 }
@@ -114,6 +117,9 @@ func (f *FS) collect(d *node) bool {
 	delete(f.nodes.byID, d.ID)
 	f.nodes.detach(d)
 	f.journal.DropNode(d.ID)
+	if d.foreign != nil {
+		f.journal.DropForeign(d.ID)
+	}
 	d.file.nodes--
 	if d.File == 0 && d.file.body != nil {
 		// Its author may hold the lock yet, through another node of that name.
@@ -128,7 +134,8 @@ func (f *FS) collect(d *node) bool {
 // it has none: everybody who opens the name meets on it. One whose file has got
 // another name stays with that, once the lock is free.
 func (f *FS) lockNode(k lockspace.Key, uid, gid uint32) *node {
-	if d := f.nodes.byKey[k]; d != nil && (d.File == 0 || f.table.Held(k)) {
+	if d := f.nodes.byKey[k]; d != nil && (d.File == 0 || f.table.Held(k)) && d.file.Kind == regular {
+		f.ownNode(d)
 		return d
 	}
 	d := &node{

@@ -87,7 +87,7 @@ func (f *FS) createNew(in *fuse.CreateIn, dir *node, key lockspace.Key) (*handle
 func (f *FS) createFile(in *fuse.CreateIn, dir *node, key lockspace.Key, p lockspace.Process) (*handle, fuse.Status) {
 	x := f.newFile(dir.file, regular, in.Mode, in.Uid, in.Gid)
 	if in.Flags&unix.O_EXCL != 0 {
-		if status := f.takeByName(&in.InHeader, key, lockspace.ViaExcl, x.Ino, f.lastHandle+1); status != fuse.OK {
+		if status := f.takeByName(&in.InHeader, key, lockspace.ViaExcl, x, f.lastHandle+1); status != fuse.OK {
 			return nil, status
 		}
 	}

@@ -61,23 +61,23 @@ func (f *FS) openHolds(d *node) bool {
 // would and must not, or if the name is another file's by now: the kernel looks
 // again, once; ENOLCK at the end of the mount.
 func (f *FS) openHold(in *fuse.InHeader, d *node, flags uint32, wait bool) (*handle, fuse.Status) {
+	nonblock := flags&unix.O_NONBLOCK != 0
+	wait = wait && !nonblock
 	if status := f.permitOpen(in, d, flags); status != fuse.OK {
-		return nil, status
+		return nil, f.inTurn(status, d.key, wait)
 	}
 	// To take is to write to the directory.
 	if status := f.permit(in, f.nodes.get(d.Parent), mayWrite); status != fuse.OK {
-		return nil, status
+		return nil, f.inTurn(status, d.key, wait)
 	}
 	p, ok := f.caller(in)
 	if !ok {
-		return nil, device.Parked
+		return nil, f.inTurn(device.Parked, d.key, wait)
 	}
 	if f.nodes.lookup(d.key) != d {
 		return nil, errStale
 	}
 	r := f.openRequest(in, d, p, flags)
-	nonblock := flags&unix.O_NONBLOCK != 0
-	wait = wait && !nonblock
 	f.lastHandle = r.Party.Handle
 	if wait {
 		f.await(in.Unique, d)

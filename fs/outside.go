@@ -32,6 +32,15 @@ type outside interface {
 	// who may be this mount, but not if it leads: then nobody else can have.
 	published(path string) ([]byte, error)
 	leads(k lockspace.Key) bool
+	// makesNames says that what is held by its name is outside by that, see made.go.
+	// names makes it, on detours, and waits no longer than limit for what may hang; nil:
+	// nothing is made. later removes and writes it when a step has been recorded; nil:
+	// names does, at once. prepareMade prepares to make a file for r, nil: names opens it
+	// for itself.
+	makesNames() bool
+	names(limit time.Duration) mirror.Names
+	later() laterNames
+	prepareMade(r *lockspace.Request) *mirror.Preparation
 	// mayHang says that detours may hang for as long as the directory does.
 	mayHang() bool
 	// ready waits, on a detour, until it is known whether the directory can be used.
@@ -49,6 +58,16 @@ type preparation interface {
 	Run(limit time.Duration, gone <-chan struct{})
 	// Adopt is called in the step that follows.
 	Adopt() error
+}
+
+// laterNames is what does with names what nobody waits for. Its methods are called in
+// steps, before Recorded, and then is, outside of them, when it is done, or failed. See
+// [mirror.Names].
+type laterNames interface {
+	// RemoveLater removes what has held the name k; locked: it is a file.
+	RemoveLater(k lockspace.Key, m mirror.MadeName, locked bool, then func(error))
+	WriteLater(m mirror.MadeName, to mirror.NameState, then func(error))
+	MarkLater(m mirror.MadeName, use mirror.Use, then func(error))
 }
 
 // How long is waited for what does not answer.
@@ -102,8 +121,13 @@ func (i inline) locked(dir string, skip func(string) bool) ([]string, error) {
 
 func (i inline) published(path string) ([]byte, error) { return i.dir.Published(path) }
 func (i inline) leads(k lockspace.Key) bool            { return i.Leads(k) }
+func (i inline) makesNames() bool                      { return true }
+func (i inline) names(time.Duration) mirror.Names      { return i.dir }
+func (i inline) later() laterNames                     { return nil }
 func (i inline) mayHang() bool                         { return false }
 func (i inline) ready() error                          { return nil }
+
+func (i inline) prepareMade(r *lockspace.Request) *mirror.Preparation { return i.Mirror.Prepare(r) }
 
 func (i inline) wrong() string {
 	if s := i.Stats(); s.Open >= s.Limit && s.Cached == 0 {
@@ -118,6 +142,8 @@ const allOpen = "as many backing files are open as can be, so that no lock is gr
 type byAgent struct {
 	*agent.Client
 	process Agent
+	// direct: it is where nothing is made.
+	direct bool
 }
 
 // Close gives up what is locked, by the end of the agent.
@@ -134,8 +160,20 @@ func (a byAgent) locked(dir string, _ func(string) bool) ([]string, error) {
 
 func (a byAgent) published(path string) ([]byte, error) { return a.Published(path, onlookTime) }
 func (a byAgent) leads(k lockspace.Key) bool            { return a.Leads(k) }
+func (a byAgent) makesNames() bool                      { return !a.direct }
+func (a byAgent) later() laterNames                     { return a.Client }
 func (a byAgent) mayHang() bool                         { return true }
 func (a byAgent) ready() error                          { return a.Ready(readyTime) }
+
+func (a byAgent) names(limit time.Duration) mirror.Names {
+	if a.direct {
+		return nil
+	}
+	return a.Names(limit)
+}
+
+func (a byAgent) prepareMade(*lockspace.Request) *mirror.Preparation { return nil }
+
 func (a byAgent) probeFor(*lockspace.Request) (s mirror.Foreign, found, known bool, err error) {
 	return
 }

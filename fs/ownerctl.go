@@ -199,9 +199,13 @@ func (f *FS) takeAll(w *ownerWrite, all []wantedLock) fuse.Status {
 		requests[i] = all[i].Request
 	}
 	f.asked, f.unopened = f.asked[:0], f.unopened[:0]
-	refused, err := f.table.TryAll(requests)
+	refused := 0
+	err := f.try(func() (err error) {
+		refused, err = f.table.TryAll(requests)
+		return err
+	})
 	switch {
-	case errors.Is(err, lockspace.ErrLookup) && len(f.unopened) > 0:
+	case errors.Is(err, lockspace.ErrLookup) && (len(f.unopened) > 0 || f.made.inTheWay != nil):
 		return f.makeOutside(w.in.Unique, err)
 	case errors.Is(err, lockspace.ErrHeld):
 		f.setConflicts(o, f.inTheWayOf(all))

@@ -121,7 +121,7 @@ func (f *FS) policyOf(d *node) *Policy {
 // lockspace whose names hold. Elsewhere the directory's do.
 func (f *FS) hasMode(d *node) bool {
 	if d.File == 0 {
-		return false
+		return d.foreign != nil
 	}
 	parent := f.nodes.get(d.Parent)
 	return parent == nil || parent.file.holdsByName()
@@ -139,7 +139,7 @@ func (f *FS) permitOpen(in *fuse.InHeader, d *node, flags uint32) fuse.Status {
 // file. Where the directory decides, a file that comes from where it had a mode
 // keeps that too: nobody gets at another's by renaming it.
 func (f *FS) permitUse(in *fuse.InHeader, d *node, want uint32) fuse.Status {
-	if d.File != 0 {
+	if d.File != 0 || d.foreign != nil {
 		if status := f.permitFile(in, d.file, want); status != fuse.OK || f.hasMode(d) {
 			return status
 		}
@@ -156,7 +156,7 @@ func (f *FS) permitUse(in *fuse.InHeader, d *node, want uint32) fuse.Status {
 // The lock is the name's. Of a file that has lost its name it is that of what
 // comes after it, and the old file's mode says nothing about that.
 func (f *FS) permitLock(in *fuse.InHeader, d *node) fuse.Status {
-	if f.hasMode(d) && f.nodes.lookup(d.key) == d {
+	if f.hasMode(d) && d.foreign == nil && f.nodes.lookup(d.key) == d {
 		return fuse.OK
 	}
 	return f.permit(in, f.nodes.get(d.Parent), mayWrite)

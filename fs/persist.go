@@ -21,6 +21,9 @@ type Putter interface {
 	Put(kind uint8, id uint64, data []byte)
 }
 
+// maxRecord is the most bytes that a store takes in a record: state.MaxRecord.
+const maxRecord = 4592
+
 // Kinds of records. They are part of the format. Those up to 15 are this
 // package's.
 const (
@@ -48,6 +51,7 @@ const (
 	// ownerrecord.go.
 	kindOwner = 21
 	kindOwned = 22
+	kindMade  = 23
 	// kindMirror is the place of a directory that has one of its own, which a program
 	// that knows of none must not take over.
 	kindMirror = 24
@@ -129,7 +133,7 @@ func (r *Records) PutFile(x *FileRecord) {
 		e.u64(uint64(p.lease))
 		e.u64(uint64(p.grace))
 		e.u64(uint64(p.leaseFrom))
-		e.flag(x.Lapsed)
+		e.byte(x.end())
 		if p.ids > 0 { // programs that know of none have records without
 			e.u64(p.ids)
 		}

@@ -79,15 +79,20 @@ func (f *FS) beginsPlace(x *file) bool {
 }
 
 // at returns the mirror of a directory, nil if it has none.
-func (p *places) at(dir uint64) outside {
-	switch place := p.f.mirrorOf(dir); place {
+func (p *places) at(dir uint64) outside { return p.of(p.f.mirrorOf(dir)) }
+
+// of returns the mirror of a place, nil if there is none.
+func (p *places) of(place string) outside {
+	switch place {
 	case "":
 		return p.backing
 	case placeNone:
 		return nil
-	default:
-		return p.named[place]
 	}
+	if o := p.named[place]; o != nil {
+		return o
+	}
+	return nil
 }
 
 // use returns the mirror of a place that a policy names, and begins it if there is
@@ -113,7 +118,9 @@ func (f *FS) newAgent(place string) outside {
 	if f.agents != nil {
 		process = f.agents.Agent(place)
 	}
-	return byAgent{process: process, Client: agent.New(agent.Config{
+	return byAgent{process: process, direct: strings.HasPrefix(place, direct), Client: agent.New(agent.Config{
+		Mount:      f.mountName(),
+		Opening:    f.openingOf,
 		Connect:    process.Connect,
 		Do:         f.doWhenBegun,
 		Reconsider: f.table.Reconsider,
@@ -136,9 +143,9 @@ var errNoAgents = errors.New("there is nobody who keeps the processes of mirrors
 
 // leaveUnused ends the mirrors of places that no policy names any more.
 func (p *places) leaveUnused() {
-	used := p.f.namedPlaces()
+	used, made := p.f.namedPlaces(), p.f.madePlaces()
 	for place, o := range p.named {
-		if used[place] || p.wanted[place] > 0 {
+		if used[place] || made[place] || p.wanted[place] > 0 {
 			continue
 		}
 		delete(p.named, place)
@@ -211,32 +218,35 @@ func (f *FS) movesPlace(x *file, to uint64) bool {
 	return x.Policy.mirror == "" && f.mirrorOf(x.Ino) != f.mirrorOf(to)
 }
 
-// isHeldIn reports whether something but directories is held or waited for in a
-// directory: they are not mirrored.
-func (f *FS) isHeldIn(dir uint64) (found bool) {
+// isHeldIn reports whether anything is waited for in a directory, or held of what
+// counts.
+func (f *FS) isHeldIn(dir uint64, counts func(*lockspace.Request) bool) (found bool) {
 	holds, waits := f.table.Count(dir)
 	if waits > 0 || holds == 0 {
 		return waits > 0
 	}
 	f.table.List(dir, 0, func(_ uint64, name string) bool {
 		for h := range f.table.Holds(lockspace.Key{Dir: dir, Name: name}) {
-			found = found || h.Via != lockspace.ViaMkdir
+			found = found || counts(&h.Request)
 		}
 		return !found
 	})
 	return found
 }
 
-// isHeldBelow reports whether something but directories is held, waited for or in
-// grace in a directory or below it, as far as that has its place from it, before or
-// after a change to another.
+// isHeldBelow reports whether something is held, waited for or in grace in a directory
+// or below it, as far as that has its place from it, before or after a change to
+// another. Directories count where they are outside too.
 func (f *FS) isHeldBelow(x *file, to string) bool {
 	from := f.mirrorOf(x.Ino)
 	below := map[uint64]bool{}
+	counts := func(r *lockspace.Request) bool {
+		return isNone(r) || f.placeMakesNames(from) || f.placeMakesNames(to)
+	}
 	var held func(x *file) bool
 	held = func(x *file) bool {
 		below[x.Ino] = true
-		if f.isHeldIn(x.Ino) {
+		if f.isHeldIn(x.Ino, counts) {
 			return true
 		}
 		for e := range x.content.order.All() {
@@ -257,10 +267,28 @@ func (f *FS) isHeldBelow(x *file, to string) bool {
 	return false
 }
 
-// beginMirror gives the table its mirrors, if it is to have any.
-func (f *FS) beginMirror(b *Backing) {
-	named := slices.Sorted(maps.Keys(f.namedPlaces()))
+// placeMakesNames reports whether what is held by its name is outside by that in a
+// place.
+func (f *FS) placeMakesNames(place string) bool {
+	if f.mirror == nil {
+		return false
+	}
+	o := f.mirror.of(place)
+	return o != nil && o.makesNames()
+}
+
+// beginMirror gives the table its mirrors, if it is to have any. holds are what another
+// mount has left, nil if there was none.
+func (f *FS) beginMirror(b *Backing, holds []*lockspace.Hold) {
+	places := f.namedPlaces()
+	for place := range f.madePlaces() {
+		if isAbsolute(place) {
+			places[place] = true
+		}
+	}
+	named := slices.Sorted(maps.Keys(places))
 	if b == nil && len(named) == 0 {
+		f.made = newMadeNames()
 		return
 	}
 	f.begun = make(chan struct{})
@@ -278,10 +306,19 @@ func (f *FS) beginMirror(b *Backing) {
 	for _, place := range named {
 		f.mirror.use(place)
 	}
+	f.knowMade()
+	f.knowForeign()
+	if holds != nil {
+		f.takeUpNames(holds)
+	} else {
+		f.resumeMakeUp()
+	}
 	f.table.Mirrored(mirrored{f})
+	f.resumeByAgents()
 	for _, o := range f.mirror.each {
 		o.begin()
 	}
+	f.resumeNames()
 }
 
 // begunMirror has a mount have places that had none.
@@ -293,6 +330,7 @@ func (f *FS) begunMirror() {
 	close(f.begun)
 	f.mirror = newPlaces(f)
 	f.table.Mirrored(mirrored{f})
+	go f.watchNames()
 }
 
 // direct is before the directory in a policy for locks on existing files.

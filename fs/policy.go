@@ -223,7 +223,7 @@ func (f *FS) mayChange(dir *node, p *Policy) error {
 	if f.mirror == nil || (p.hold == holdName) == dir.file.holdsByName() {
 		return nil
 	}
-	if f.isHeldIn(dir.ID) {
+	if f.isHeldIn(dir.ID, isNone) {
 		return errHeldThere
 	}
 	return nil
@@ -303,7 +303,7 @@ func (f *FS) makeLockspaces(spaces []Lockspace) error {
 		if e.file.Kind != directory {
 			return fmt.Errorf("lockspace %s: the last mount left something of that name that is not a directory", s.Name)
 		}
-		e.file.Lapsed = false
+		e.file.Lapsed, e.file.Foreign = false, false
 		f.setPolicy(f.nodes.of(e), s.Policy)
 	}
 	return nil

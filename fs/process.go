@@ -107,6 +107,8 @@ type facts struct {
 	// caller was ended by a signal.
 	named  map[uint32]*Identity
 	killed *bool
+	// unique is the request that took the detour.
+	unique uint64
 	// record is the holder record that was asked for.
 	record []byte
 	// reading is what was gathered for a control file.
@@ -124,13 +126,20 @@ type facts struct {
 	// outside says whether somebody outside holds what is asked about, and listed
 	// are the names in a directory that are held there.
 	outside *bool
-	listed  []string
+	listed  []strangersName
 	// inTheWay is who outside is in the way of what F_GETLK asks about.
 	inTheWay *inTheWay
 	// placeReady says whether a directory can be mirrored in.
 	placeReady *error
 	// gone is closed when nobody waits for what may hang any more; nil: somebody does.
 	gone <-chan struct{}
+	// stranger is who outside holds the name that is asked about, of those on whom
+	// outside says that there are some, and vacant why a directory cannot be removed
+	// there, once that is known.
+	stranger *outsider
+	// looked is what is found of a name outside that was somebody's.
+	looked *looked
+	vacant *error
 }
 
 func newFacts() *facts {
@@ -149,6 +158,9 @@ func (f *FS) Recall(found any, place uint64) {
 		f.facts = newFacts()
 		f.facts.place = place
 		f.table.Reserved(place)
+	}
+	if f.facts != nil {
+		f.returns(f.facts.unique)
 	}
 	f.takeInOpened()
 }
@@ -172,6 +184,8 @@ func (f *FS) lookUpWhere(unique, place uint64, hangs bool, find func(*facts)) {
 	if place != 0 {
 		found.place = place
 	}
+	found.unique = unique
+	f.departs(unique)
 	look := func() any {
 		find(found)
 		return found

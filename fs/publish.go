@@ -23,9 +23,10 @@ const (
 var publishNames = [publishValues]string{"auto", "yes", "no"}
 
 // publishes reports whether who holds the locks of a directory is published. What
-// is published already when that changes stays until its hold ends.
+// is published already when that changes stays until its hold ends. Where names hold
+// that are outside they say it, and what is in the files is theirs.
 func (f *FS) publishes(dir uint64) bool {
-	if !f.mirrors(dir) {
+	if !f.mirrors(dir) || f.namesOutside(dir) {
 		return false
 	}
 	switch f.nodes.dir(dir).file.Policy.publish {

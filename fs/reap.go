@@ -202,7 +202,7 @@ func (f *FS) removeLapsed() {
 // in it has ended or been moved away. The one that this is in is in use as long as
 // it is there.
 func (f *FS) vacate(dir uint64) {
-	if d := f.nodes.dir(dir); d != nil && d.file.Lapsed {
+	if d := f.nodes.dir(dir); d != nil && (d.file.Lapsed || d.file.Foreign && d.isUnknown()) {
 		f.vacated = append(f.vacated, dir)
 	}
 }
@@ -213,6 +213,9 @@ func (f *FS) removeVacated() {
 	n := 0
 	for ; n < len(f.vacated) && n < vacatedAtOnce; n++ {
 		d := f.nodes.dir(f.vacated[n])
+		if d != nil && f.leaveForeign(d) {
+			continue
+		}
 		if d == nil || !d.file.Lapsed || d.file.isRemoved() || f.isInUse(d.file) {
 			continue
 		}

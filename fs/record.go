@@ -46,13 +46,19 @@ func (f *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult
 			record = record[:min(uint64(len(record)), h.Shown)]
 		}
 		f.show(h, record)
-	case (f.table.Held(h.node.key) || f.mirrors(h.node.key.Dir)) && !f.readsOwn(h, in.Pid):
+	case (f.table.Held(h.node.key) || f.readsOutside(h.node)) && !f.readsOwn(h, in.Pid):
 		f.lookUpRecord(in.Unique, h.node)
 		return nil, device.Parked
 	default:
 		f.show(h, nil)
 	}
 	return part(h.record, in), fuse.OK
+}
+
+// readsOutside reports whether a reader of a node that nobody holds on the mount is
+// told who does outside: not of an ordinary file.
+func (f *FS) readsOutside(d *node) bool {
+	return f.mirrors(d.key.Dir) && (d.File == 0 || !f.namesOutside(d.key.Dir))
 }
 
 // show makes record what is read through h from here on; nil if it is not a
@@ -93,9 +99,12 @@ func (f *FS) lookUpRecord(unique uint64, d *node) {
 	k, pidOnly := d.key, f.policyOf(d).readsPid()
 	holds, waiting := slices.Collect(f.table.Holds(k)), f.table.Waiting(k)
 	stranger, hangs := f.lookForStranger(k)
+	foreign := d.foreign
 	f.lookUpWhere(unique, 0, hangs, func(x *facts) {
 		s := stranger()
 		switch {
+		case len(holds) == 0 && foreign != nil:
+			x.record = readForeign(foreign, s)
 		case pidOnly && len(holds) > 0:
 			p, _ := findHolder(f.procs, holds[0])
 			x.record = fmt.Appendf(nil, "%d\n", p.Pid)

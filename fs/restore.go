@@ -33,6 +33,9 @@ type Saved struct {
 	lockDirs []LockDirRecord
 	numbers  []NumbersRecord
 	owners   savedOwners
+	made     []*made
+	foreign  []ForeignRecord
+	mount    string
 	counters [counters]uint64
 	pidNS    uint64
 	names    texts
@@ -55,7 +58,8 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 		x.Modified, x.Accessed, x.Changed = d.instant(), d.instant(), d.instant()
 		x.Target = string(d.bytes(maxBody))
 		if x.Kind == directory {
-			x.Policy, x.Lapsed = d.policy(), d.flag()
+			x.Policy = d.policy()
+			x.setEnd(d.limited(endsOutside))
 			x.Policy.ids = d.ids()
 		}
 		return d.end("file", id)
@@ -129,6 +133,8 @@ func (s *Saved) Load(kind uint8, id uint64, data []byte) error {
 		return d.end("numbers", id)
 	case kindOwner, kindOwned:
 		return s.owners.load(kind, id, d)
+	case kindMade:
+		return s.loadMade(id, d)
 	case kindCounter:
 		if id >= counters || len(data) != 8 {
 			return fmt.Errorf("counter %d: %w", id, ErrRecord)
@@ -161,7 +167,7 @@ func Restore(o Options, s *Saved) (*FS, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.beginMirror(o.Backing)
+	f.beginMirror(o.Backing, nil)
 	return f, nil
 }
 
@@ -179,6 +185,9 @@ func restore(o Options, s *Saved) (*FS, error) {
 		return nil, err
 	}
 	if err := f.restoreNodes(s, files); err != nil {
+		return nil, err
+	}
+	if err := f.restoreForeign(s); err != nil {
 		return nil, err
 	}
 	root := f.nodes.dir(rootDir)
@@ -247,6 +256,9 @@ func restore(o Options, s *Saved) (*FS, error) {
 		if err != nil {
 			return nil, fmt.Errorf("wait %d: %w", w.ID, err)
 		}
+	}
+	if err := f.restoreMade(s); err != nil {
+		return nil, err
 	}
 	f.table = lockspace.Restore(f.environment(o), holds, s.waits, s.graces)
 	f.table.Listen(listener{f})
@@ -412,7 +424,11 @@ func TakeUp(o Options, s *Saved) (*FS, error) {
 	}
 	f.warnOfNumbers()
 	// Now that the policies are those of this mount: they say what is mirrored.
-	f.beginMirror(o.Backing)
+	holds := []*lockspace.Hold{}
+	for h := range s.holds.all() {
+		holds = append(holds, h)
+	}
+	f.beginMirror(o.Backing, holds)
 	return f, nil
 }
 
@@ -427,6 +443,9 @@ func (s *Saved) highest(counter int) (n uint64) {
 	}
 	for x := range s.files.all() {
 		n = max(n, x.Ino)
+	}
+	for _, m := range s.made {
+		n = max(n, m.ID)
 	}
 	return max(n, s.owners.highest())
 }

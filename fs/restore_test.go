@@ -12,6 +12,7 @@ import (
 	"github.com/lockfs/lockfs/fs"
 	"github.com/lockfs/lockfs/fs/device"
 	"github.com/lockfs/lockfs/lockspace"
+	"github.com/lockfs/lockfs/lockspace/mirror"
 )
 
 // store is an [fs.Store] in a map.
@@ -206,6 +207,12 @@ func FuzzLoad(f *testing.F) {
 	more.PutWait(openWait("y", b.node, 9))
 	more.PutGrace(&lockspace.Grace{ID: 1, Key: lockspace.Key{Dir: 1, Name: "g"}, Until: 1 << 40})
 	more.PutNumbers(&fs.NumbersRecord{ID: 1, Dir: 1, First: 3, Last: 5, UID: 1000})
+	more.PutMount("mount")
+	more.PutMade(&fs.MadeRecord{
+		ID: 1 << 30, Key: lockspace.Key{Dir: 1, Name: "made"}, State: 2, Unwritten: true,
+		Outside: mirror.MadeName{Path: "made", Temporary: mirror.Temporary(), ID: mirror.NameID{Dev: 1, Ino: 2, Born: 3}, Marked: true},
+	})
+	more.PutForeign(&fs.ForeignRecord{Node: b.node, Outside: mirror.Outside{Mode: unix.S_IFLNK | 0o777, Target: "text", Size: 4}})
 	var keys [][2]uint64
 	for k, data := range records {
 		keys = append(keys, k)

@@ -17,6 +17,7 @@ func (f *FS) Save(store Putter) {
 	f.saveDirectory(r, f.nodes.get(rootDir).file, make(map[*file]bool))
 	f.saveOwners(r)
 	f.saveGraces(r)
+	f.saveNames(r)
 }
 
 // saveGraces writes the graces, and one for each lock that an open file holds where
@@ -50,6 +51,9 @@ func (f *FS) saveDirectory(r *Records, dir *file, saved map[*file]bool) {
 	f.saveNumbers(r, dir)
 	for e := range dir.content.order.All() {
 		x := e.file
+		if !f.listsForeign(x) {
+			continue // the next mount will find it
+		}
 		r.PutEntry(&e.EntryRecord)
 		if h := f.table.Named(e.key()); h != nil {
 			kept := *h

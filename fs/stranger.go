@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -13,6 +14,7 @@ import (
 
 // What is seen of those who hold locks outside of the mount, on backing files: a
 // name that nobody holds on the mount is there, too, while somebody does outside.
+// See foreign.go for who holds a name by having made it.
 
 // heldOutside reports whether somebody outside holds a lock that nobody holds on
 // the mount. known is false if the request takes a detour to find out, on which it
@@ -24,14 +26,16 @@ func (f *FS) heldOutside(unique uint64, k lockspace.Key) (held, known bool) {
 	if f.facts != nil && f.facts.outside != nil {
 		return *f.facts.outside, true
 	}
-	o := f.mirror.at(k.Dir)
-	_, held, known, err := o.probeFor(anybody(k))
-	if known || err != nil {
-		return held, true
+	if !f.namesOutside(k.Dir) {
+		_, held, known, err := f.mirror.at(k.Dir).probeFor(anybody(k))
+		if known || err != nil {
+			return held, true
+		}
 	}
-	stranger, _ := f.lookForStranger(k)
-	f.lookUpWhere(unique, 0, o.mayHang(), func(x *facts) {
-		held := stranger() != nil
+	stranger, hangs := f.lookForStranger(k)
+	f.lookUpWhere(unique, 0, hangs, func(x *facts) {
+		x.stranger = stranger()
+		held := x.stranger != nil
 		x.outside = &held
 	})
 	return false, false
@@ -42,6 +46,20 @@ func (f *FS) heldOutside(unique uint64, k lockspace.Key) (held, known bool) {
 type outsider struct {
 	mirror.Foreign
 	published []published
+}
+
+// via returns how he has it, as far as it can be told.
+func (s *outsider) via() lockspace.Via {
+	if s.Name == nil {
+		return lockspace.ViaFcntl
+	}
+	switch s.Name.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return lockspace.ViaMkdir
+	case unix.S_IFLNK:
+		return lockspace.ViaSymlink
+	}
+	return lockspace.ViaExcl
 }
 
 // lookForStranger returns what looks, on a detour, who holds a lock outside, nil if
@@ -57,15 +75,37 @@ func (f *FS) lookForStranger(k lockspace.Key) (look func() *outsider, hangs bool
 	}
 	o := f.mirror.at(k.Dir)
 	mine := o.leads(k) // what is published is this mount's then
+	if f.namesOutside(k.Dir) {
+		if f.table.Held(k) {
+			return nobody, false
+		}
+		byName := f.lookForForeign(k)
+		return func() *outsider {
+			switch s := byName(); {
+			case s == nil:
+				return nil
+			case s.Name != nil:
+				return &outsider{Foreign: *s}
+			default:
+				return f.lookAtStranger(o, path, *s, mine)
+			}
+		}, o.mayHang()
+	}
 	switch s, found, known, err := o.probeFor(anybody(k)); {
 	case found:
 		return func() *outsider { return f.lookAtStranger(o, path, s, mine) }, o.mayHang()
 	case known || err != nil || f.table.Held(k):
 		return nobody, false
 	}
+	ops, leaving := f.makerOf(k.Dir), f.leavingName(k)
 	return func() *outsider {
-		if s, found, err := o.find(path, anybody(k)); err == nil && found {
+		switch s, found, err := o.find(path, anybody(k)); {
+		case err == nil && found:
 			return f.lookAtStranger(o, path, s, mine)
+		case errors.Is(err, unix.EISDIR) && ops != nil:
+			if at, err := ops.Look(path, mirror.MadeName{}); err == nil && at != nil && at.Mode&unix.S_IFMT == unix.S_IFDIR && at.ID != leaving {
+				return &outsider{Foreign: *foreignOf(at)}
+			}
 		}
 		return nil
 	}, o.mayHang()
@@ -109,12 +149,12 @@ func appendStranger(procs Processes, b []byte, s *outsider, waiting int) []byte 
 	if info, ok := procs.Look(uint32(s.Pid)); ok && s.Pid != 0 {
 		comm = info.Comm
 	}
-	return fmt.Appendf(b, "pid=%d\ncomm=%s\nmode=%v\nvia=fcntl\nwaiting=%d\n", s.Pid, escape(comm), s.Mode, waiting)
+	return fmt.Appendf(b, "pid=%d\ncomm=%s\nmode=%v\nvia=%v\nwaiting=%d\n", s.Pid, escape(comm), s.Mode, s.via(), waiting)
 }
 
 // strangersIn returns the names in a directory that were held outside when its
 // listing began. known is false if the request takes a detour to find out.
-func (f *FS) strangersIn(in *fuse.ReadIn, dir *node) (names []string, known bool) {
+func (f *FS) strangersIn(in *fuse.ReadIn, dir *node) (names []strangersName, known bool) {
 	h := f.handles[in.Fh]
 	if h == nil || !f.mirrors(dir.ID) {
 		return nil, true
@@ -132,13 +172,59 @@ func (f *FS) strangersIn(in *fuse.ReadIn, dir *node) (names []string, known bool
 			return nil, true
 		}
 	}
-	o := f.mirror.at(dir.ID)
-	f.lookUpWhere(in.Unique, 0, o.mayHang(), func(x *facts) {
-		// What cannot be read has none; who asks for a lock there is told why.
-		names, _ := o.locked(path, func(string) bool { return false })
-		x.listed = append([]string{}, names...)
+	list, gone := f.strangersLister(dir.ID, path), f.goneForeign(dir, path)
+	f.lookUpWhere(in.Unique, 0, f.mirror.at(dir.ID).mayHang(), func(x *facts) {
+		x.listed = list(func(string) bool { return false })
+		x.takeIn = gone(x.listed)
 	})
 	return nil, false
+}
+
+// makerOf returns what makes names in a directory, nil if nothing does.
+func (f *FS) makerOf(dir uint64) mirror.Names {
+	if o := f.outsideOf(dir); o != nil && o.makesNames() {
+		return o.names(onlookTime)
+	}
+	return nil
+}
+
+// strangersLister returns what lists, on a detour, the names in a directory at a path
+// that are held outside, but of those to skip not all; and directories that others have
+// made there, which are there whatever holds. What cannot be read has none; who asks
+// for a lock there is told why.
+func (f *FS) strangersLister(dir uint64, path string) func(skip func(name string) bool) []strangersName {
+	o, ops, byName := f.mirror.at(dir), f.makerOf(dir), f.namesOutside(dir)
+	leaving := f.leavingIn(dir)
+	return func(skip func(name string) bool) []strangersName {
+		all := []strangersName{}
+		known := make(map[string]bool)
+		if ops != nil {
+			made, _ := ops.List(path, !byName)
+			for _, m := range made {
+				if known[m.Name] = true; !leaving[m.Name] {
+					all = append(all, strangersName(m))
+				}
+			}
+		}
+		names, _ := o.locked(path, skip)
+		for _, name := range names {
+			if !known[name] {
+				all = append(all, strangersName{name, unix.S_IFREG})
+			}
+		}
+		return all
+	}
+}
+
+// strangersName is a name that is held outside.
+type strangersName mirror.Listed
+
+// shown is the type with which it is listed: that of its node.
+func (n strangersName) shown() uint32 {
+	if n.Mode == unix.S_IFDIR || n.Mode == unix.S_IFLNK {
+		return n.Mode
+	}
+	return unix.S_IFREG
 }
 
 // removeStrangers is the removal of a name that nobody holds on the mount: what is

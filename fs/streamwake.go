@@ -139,6 +139,9 @@ func (f *FS) TookOver() {
 	if f.mirror != nil {
 		f.table.ReconsiderAll()
 	}
+	for _, x := range f.made.begun {
+		x.inherited = false // what is not on a detour again has been answered
+	}
 }
 
 // recovered is the first thing that readers hear of a process which has taken over:

@@ -102,6 +102,9 @@ func runWorker(c config, log *slog.Logger) int {
 	err := w.conn.Serve()
 	switch {
 	case orphaned.Load():
+		if !c.kept {
+			w.abandon()
+		}
 		return exitInternal
 	case err != nil:
 		log.Error("serving ended", "err", err)
@@ -172,6 +175,7 @@ func (w *workerProcess) takeOver() error {
 		Program:   version,
 		State:     state.Version,
 		Ends:      watcher,
+		Mount:     w.identity(),
 		Backing:   w.backedBy(),
 	}
 	if w.agents != nil {
@@ -258,6 +262,18 @@ func (w *workerProcess) backedBy() *fs.Backing {
 	return b
 }
 
+// identity tells this mount, and those after it, from others, "" if that cannot be.
+func (w *workerProcess) identity() string {
+	if w.dir == nil {
+		return ""
+	}
+	name, err := w.dir.Identity()
+	if err != nil {
+		w.log.Error("what this mount leaves in the backing directory will not be known by the next one", "err", err)
+	}
+	return name
+}
+
 // warnOfBacking says what is wrong with the backing directory, once. Of one that may
 // hang its agent does.
 func (w *workerProcess) warnOfBacking() {
@@ -328,11 +344,19 @@ func (w *workerProcess) dropSaved() error {
 	return w.dir.DropSaved()
 }
 
+// abandon leaves nothing to the next mount.
+func (w *workerProcess) abandon() {
+	w.filesystem.LeaveNames(false)
+	w.conn.Do(w.filesystem.Abandon)
+}
+
 // save leaves what is to be kept for the next mount.
 func (w *workerProcess) save() {
 	if w.dir == nil {
+		w.abandon()
 		return
 	}
+	w.filesystem.LeaveNames(true)
 	w.saving.Lock() // the end of the connection may come while the keeper waits
 	defer w.saving.Unlock()
 	var kept state.Saved
