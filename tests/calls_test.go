@@ -31,13 +31,24 @@ func TestToolsMakeTheSameCalls(t *testing.T) {
 	}
 }
 
+// TestTracesAreWithoutRandomNumbers: what is random in a trace is left out of it
+// even if one of its bytes is a quotation mark, which strace escapes.
+func TestTracesAreWithoutRandomNumbers(t *testing.T) {
+	for _, random := range []string{`\0\0\221a`, `\0\0\"\221a`, `\0\0a\"`, `\"\\\"`} {
+		call := `pwrite64(4</d/db-journal>, "` + random + `"..., 512, 0) = 512`
+		if got, want := withoutPaths(call, "/d/db"), "pwrite64(4<PATH-journal>, _, N, 0) = N"; got != want {
+			t.Errorf("%s becomes %s, want %s", call, got, want)
+		}
+	}
+}
+
 var (
 	tracePid  = regexp.MustCompile(`^(\d+) +`)
 	traceTemp = regexp.MustCompile(`(["/<])(shlock|\.lk|_)[^"/<>]+`) // temporary files
 	// What a filesystem may do as it likes: the sizes of directories. And what
 	// is no business of its: addresses, the working directory, sqlite's random
 	// numbers.
-	traceNoise = regexp.MustCompile(`\{st_mode=S_IFDIR[^}]*\}|0x[0-9a-f]+|AT_FDCWD<[^>]*>|"\\[^"]*"\.\.\.`)
+	traceNoise = regexp.MustCompile(`\{st_mode=S_IFDIR[^}]*\}|0x[0-9a-f]+|AT_FDCWD<[^>]*>|"\\.(?:[^"\\]|\\.)*"\.\.\.`)
 	// Messages are not to the directory.
 	traceMessage = regexp.MustCompile(`write\([12]<`)
 	traceResumed = regexp.MustCompile(`^<\.\.\. \w+ resumed>`)
