@@ -38,6 +38,15 @@ func wantFreeOutside(t testing.TB, what string, stranger *Client, file, cmd int,
 	eventually(t, answerLimit, func() bool { return stranger.Fcntl(file, cmd, lk) == nil }, what)
 }
 
+// settles waits until something outside is as it should be, if an agent does it, which is
+// told when the answer may have been given; else it is so at once, or not at all.
+func settles(t testing.TB, so func() bool) {
+	t.Helper()
+	if strings.HasPrefix(t.Name(), throughAgent+"/") {
+		eventually(t, answerLimit, so, "it is outside as it should be")
+	}
+}
+
 // patience is what SQLite is told for the same.
 func patience(t testing.TB) string {
 	if strings.HasPrefix(t.Name(), throughAgent+"/") {
@@ -70,6 +79,21 @@ func TestThroughAnAgent(t *testing.T) {
 		{"MirrorLostBeforeTheMount", TestMirrorLostBeforeTheMount},
 		{"EveryStepOfAMirroredLock", TestEveryStepOfAMirroredLock},
 		{"MirrorAfterTheKeepersDeath", TestMirrorAfterTheKeepersDeath},
+		{"NamesAreOutside", TestNamesAreOutside},
+		{"BodiesAreWrittenThrough", TestBodiesAreWrittenThrough},
+		{"ForeignNamesAreHeld", TestForeignNamesAreHeld},
+		{"OrdinaryFilesAreLockedOutside", TestOrdinaryFilesAreLockedOutside},
+		{"RenameOntoStrangers", TestRenameOntoStrangers},
+		{"NamesOutsideAreKept", TestNamesOutsideAreKept},
+		{"NamesLeftBehind", TestNamesLeftBehind},
+		{"NamesOfAMountThatKeepsNothing", TestNamesOfAMountThatKeepsNothing},
+		{"NamesThatAreTakenAway", TestNamesThatAreTakenAway},
+		{"NamesOutsideArePrivate", TestNamesOutsideArePrivate},
+		{"DirectoriesAreOutside", TestDirectoriesAreOutside},
+		{"NamesOutsideInGrace", TestNamesOutsideInGrace},
+		{"NamesOutsideWithoutAKeeper", TestNamesOutsideWithoutAKeeper},
+		{"NeverTwoInsideByName", TestNeverTwoInsideByName},
+		{"EveryStepOfANameOutside", TestEveryStepOfANameOutside},
 	} {
 		t.Run(c.name, c.test)
 	}
@@ -246,7 +270,8 @@ func TestMirrorByPolicy(t *testing.T) {
 	killWorker(t, m)
 	check()
 	out, exit := sh(t, m, `cat .lockfs/policy/mirror inherits/.lockfs/policy/mirror none/.lockfs/policy/mirror other/.lockfs/policy/mirror other/deep/.lockfs/policy/mirror
-		echo `+other+` >inherits/.lockfs/policy/mirror && echo none >other/.lockfs/policy/mirror && cat inherits/.lockfs/policy/mirror`)
+		echo `+other+` >inherits/.lockfs/policy/mirror &&
+		rmdir other/deep && echo none >other/.lockfs/policy/mirror && mkdir -m 777 other/deep && cat inherits/.lockfs/policy/mirror`)
 	if want := fmt.Sprintf("inherit\ninherit\nnone\n%s\ninherit\n%s\n", other, other); out != want || exit != 0 {
 		t.Errorf("printed %q (exit %d), want %q", out, exit, want)
 	}
@@ -366,6 +391,11 @@ func TestMirrorRefused(t *testing.T) {
 		t.Errorf("what was moved is not mirrored where it is now: %v", err)
 	}
 	wantErr(t, "close", a.Close(fd), nil)
+	// Directories that mkdir has made are held, too, and are there by their names.
+	wantErr(t, "mirror=none", set(a, "held", "none"), unix.EBUSY)
+	for _, name := range []string{"held/below", "held/other"} {
+		wantErr(t, "rmdir", a.Name("rmdir", 0, m.Path(name)), nil)
+	}
 	for _, value := range []string{other, "none", "inherit"} {
 		wantErr(t, "mirror="+value, set(a, "held", value), nil)
 		shows("held", value)

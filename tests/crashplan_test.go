@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -163,7 +164,9 @@ func crashMount(t testing.TB, flags ...string) (*Mount, *crashPlan) {
 func crashMountWith(t testing.TB, p *crashPlan, flags ...string) *Mount {
 	t.Helper()
 	needRoot(t)
-	flags = append([]string{"--backing", "none"}, flags...)
+	if !slices.Contains(flags, "--backing") {
+		flags = append([]string{"--backing", "none"}, flags...)
+	}
 	m := newMount(t)
 	m.program, m.env = program(t, crashDaemon), []string{"LOCKFS_CRASHPOINTS=" + p.file}
 	m.mount(flags)

@@ -32,7 +32,7 @@ const glusterServers = `set -e
 mount -t tmpfs none /run
 mount -t tmpfs none /var/lib/glusterd
 mount -t tmpfs none /var/log
-mkdir /run/gluster /var/log/glusterfs
+mkdir -p /run/gluster /var/log/glusterfs # gluster(8) may be first
 ip link set lo up
 ip address add ` + glusterAddress + `/32 dev lo
 glusterd --no-daemon --log-file=/var/log/glusterfs/glusterd.log &

@@ -228,7 +228,11 @@ func TestPlantedFiles(t *testing.T) {
 			t.Errorf("%s: O_EXCL was granted", name)
 			a.Close(fd)
 		}
-		fd = a.Open(m.Path(name), openFlags)
+		if fd, err = a.TryOpen(m.Path(name), openFlags); name == "directory" {
+			wantErr(t, "open of what is a directory", err, unix.EISDIR)
+			continue
+		}
+		wantErr(t, "open", err, nil)
 		if err := a.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err == nil {
 			t.Errorf("%s: flock was granted", name)
 		}
@@ -279,8 +283,16 @@ func TestNeverTwoInsideOverTwoMounts(t *testing.T) {
 // in their backing directory, while the workers of both are killed.
 func wantNeverTwoInside(t *testing.T, limit time.Duration, backing string, first, second *Mount) {
 	t.Helper()
+	hammerBoth(t, "places", 16, limit, backing, first, second)
+}
+
+// hammerBoth runs a program, which takes the same locks by so many processes for a while,
+// on two mounts and in their backing directory, and checks that never two are inside;
+// and kills the workers of both meanwhile.
+func hammerBoth(t *testing.T, name string, processes int, limit time.Duration, backing string, first, second *Mount) {
+	t.Helper()
 	hammers := []*hammer{startHammer(t, first), startHammer(t, second)}
-	out, err := command(nil, program(t, "places"), "16", fmt.Sprint(limit.Seconds()), backing, first.Dir, second.Dir).CombinedOutput()
+	out, err := command(nil, program(t, name), fmt.Sprint(processes), fmt.Sprint(limit.Seconds()), backing, first.Dir, second.Dir).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -378,12 +390,19 @@ func TestMirroredDirectories(t *testing.T) {
 	wantErr(t, "the stranger's lock, after a worker's death", stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)), unix.EAGAIN)
 	wantErr(t, "close", a.Close(fd), nil)
 	eventually(t, answerLimit, func() bool { return stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)) == nil }, "it is free")
-	wantErr(t, "rename", a.Name("rename", 0, m.Path("dir"), m.Path("new")), nil)
-	wantErr(t, "close of what is another lock now", a.Close(a.Open(m.Path("new/sub/x"), takeFlags)), nil)
-	if _, err := os.Stat(m.Behind("new/sub/x")); err != nil {
+	wantErr(t, "rename with a directory that is held", a.Name("rename", 0, m.Path("dir"), m.Path("new")), unix.EXDEV)
+	wantErr(t, "rename of what a stranger uses", a.Name("rename", 0, m.Path("dir/sub"), m.Path("new")), unix.EBUSY)
+	wantErr(t, "the stranger's unlock", stranger.Fcntl(file, unix.F_SETLK, un(0, toEnd)), nil)
+	wantErr(t, "rename", a.Name("rename", 0, m.Path("dir/sub"), m.Path("new")), nil)
+	settles(t, func() bool { _, err := os.Stat(m.Behind("dir/sub")); return os.IsNotExist(err) })
+	if _, err := os.Stat(m.Behind("dir/sub")); !os.IsNotExist(err) {
+		t.Errorf("the directory is under its old name outside: %v", err)
+	}
+	wantErr(t, "close of what is another lock now", a.Close(a.Open(m.Path("new/x"), takeFlags)), nil)
+	if _, err := os.Stat(m.Behind("new/x")); err != nil {
 		t.Error(err)
 	}
-	if out, exit := sh(t, m.Mount, "echo name >new/sub/.lockfs/policy/hold && (set -C; echo $$ >new/sub/pid) && ls new/sub"); exit != 0 || out != "pid\n" {
+	if out, exit := sh(t, m.Mount, "echo name >new/.lockfs/policy/hold && (set -C; echo $$ >new/pid) && ls new"); exit != 0 || out != "pid\n" {
 		t.Errorf("hold=name: %q, exit code %d", out, exit)
 	}
 }

@@ -38,8 +38,9 @@ func TestGetLkTellsWhichStranger(t *testing.T) {
 	}
 }
 
-// A directory that is removed takes its files' place outside away: what is waited
-// for there, or locked through a file that is open, is not granted.
+// A directory that is removed takes its files' place outside away: what is locked
+// there through a file that is open is not granted. It cannot be removed while a
+// stranger uses one of them.
 func TestNothingIsHeldInRemovedDirectories(t *testing.T) {
 	m := mountBacked(t)
 	a, b, stranger := newClient(t), newClient(t), newClient(t)
@@ -47,15 +48,15 @@ func TestNothingIsHeldInRemovedDirectories(t *testing.T) {
 	wantErr(t, "close", a.Close(a.Open(m.Path("dir/x"), takeFlags)), nil) // makes the file
 	file := stranger.Open(m.Behind("dir/x"), unix.O_RDWR)
 	wantFreeOutside(t, "the stranger's lock", stranger, file, unix.F_SETLK, wr(0, toEnd))
-	fd, other := a.Open(m.Path("dir/x"), openFlags), b.Open(m.Path("dir/y"), openFlags)
-	waits := a.StartFlock(fd, unix.LOCK_EX)
-	waits.MustBlock(t)
+	other := b.Open(m.Path("dir/y"), openFlags)
+	wantErr(t, "rmdir of what a stranger uses", b.Name("rmdir", 0, m.Path("dir")), unix.ENOTEMPTY)
+	wantErr(t, "the stranger's unlock", stranger.Fcntl(file, unix.F_SETLK, un(0, toEnd)), nil)
 	wantErr(t, "rmdir", b.Name("rmdir", 0, m.Path("dir")), nil)
+	wantBehind(t, m)
 	wantErr(t, "flock by an open file", b.Flock(other, unix.LOCK_EX|unix.LOCK_NB), unix.ESTALE)
 	killWorker(t, m.Mount)
-	if err := waits.Wait(t); err != unix.ESTALE {
-		t.Errorf("who waited gets %v, want ESTALE", err)
-	}
+	wantErr(t, "flock by an open file", b.Flock(other, unix.LOCK_EX), unix.ESTALE)
+	wantBehind(t, m)
 }
 
 // Directories can be deeper than any path is long: nothing in them can be mirrored,

@@ -15,9 +15,8 @@ func TestNextMountMirrorsByItsPolicy(t *testing.T) {
 	m := mountBacked(t, "--policy", "hold=name")
 	a, stranger := newClient(t), newClient(t)
 	wantErr(t, "close", a.Close(a.Open(m.Path("x"), takeFlags)), nil)
-	file := stranger.Open(m.Behind("x"), unix.O_RDWR|unix.O_CREAT)
-	wantErr(t, "a stranger's lock, where names hold", stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)), nil)
-	wantErr(t, "unlock", stranger.Fcntl(file, unix.F_SETLK, un(0, toEnd)), nil)
+	file := stranger.Open(m.Behind("x"), unix.O_RDWR)
+	wantErr(t, "a stranger's lock, where names hold", stranger.Fcntl(file, unix.F_SETLK, wr(0, toEnd)), unix.EAGAIN)
 	a.Kill()
 	m.argv[slices.Index(m.argv, "hold=name")] = "hold=handle"
 	m.Restart(m.Quit)
@@ -25,6 +24,24 @@ func TestNextMountMirrorsByItsPolicy(t *testing.T) {
 	a = newClient(t)
 	wantErr(t, "unlink", a.Unlink(m.Path("x")), nil)
 	wantFreeOutside(t, "a stranger's lock, when it is free", stranger, file, unix.F_SETLK, wr(0, toEnd))
+	wantErr(t, "unlock", stranger.Fcntl(file, unix.F_SETLK, un(0, toEnd)), nil)
+	wantBehind(t, m, "x") // where open files hold, it stays
+
+	// And the other way round: what is not there yet is made, and was left behind.
+	wantErr(t, "symlink", a.Name("symlink", 0, "text", m.Path("x")), nil)
+	wantErr(t, "symlink", a.Name("symlink", 0, "text", m.Path("y")), nil)
+	a.Kill()
+	m.argv[slices.Index(m.argv, "hold=handle")] = "hold=name"
+	m.Restart(m.Quit)
+	for _, name := range []string{"x", "y"} {
+		settles(t, func() bool { _, err := os.Readlink(m.Behind(name)); return err == nil })
+		if text, err := os.Readlink(m.Behind(name)); err != nil || text != "text" {
+			t.Errorf("outside, %s is a link to %q, %v", name, text, err)
+		}
+	}
+	a = newClient(t)
+	wantErr(t, "unlink", a.Unlink(m.Path("x")), nil)
+	wantBehind(t, m, "y")
 }
 
 // What is held and cannot be mirrored when a mount begins is lost, and no more.
@@ -47,7 +64,7 @@ func TestMirrorLostBeforeTheMount(t *testing.T) {
 		})
 		a = newClient(t)
 		eventually(t, answerLimit, func() bool { return strings.Contains(m.Stderr(), "why=lost") }, "the log says that it is lost")
-		wantListed(t, a, m.Mount, "y")
+		wantListed(t, a, m.Mount, "x", "y") // somebody's directory, and what is held
 		if err := os.Remove(m.Behind("x")); err != nil {
 			t.Fatal(err)
 		}

@@ -136,7 +136,7 @@ func (u *ownersUser) child() {
 // driver plays the flows of the lock driver.
 func (u *ownersUser) driver() {
 	for _, m := range []string{u.mount, u.other} {
-		u.wants("mkdir", os.Mkdir(filepath.Join(m, "space"), 0o755), nil)
+		u.wants("mkdir", os.MkdirAll(filepath.Join(m, "space"), 0o755), nil)
 	}
 	_, err := lockdriver.New(u.mount, lockdriver.Params{ID: 1, Name: "x"})
 	u.wants("New without a UUID", err, lockdriver.ErrParams)

@@ -6,13 +6,14 @@
  * Joins the group by its file PROCS, and takes memory until the number after
  * "oom_kill " in the file KILLED rises; gives it back at once; waits until there
  * is another process in the place of the one that was killed, and PAUSE
- * milliseconds for it to grow; and so on, so many times. It takes memory that is the group's and no process's, so that it
- * is not the one to be killed. */
+ * milliseconds for it to grow; and so on, so many times. It takes memory that is
+ * the group's and no process's, so that it is not the one to be killed. Exits with
+ * 1 if nobody comes in somebody's place. */
 
 #include "take.h"
 #include <sys/mman.h>
 
-enum { STEP = 64 << 10, LIMIT = 1 << 30 };
+enum { STEP = 64 << 10, LIMIT = 1 << 30, COMES = 30000 /* ms */ };
 
 static void put(const char *name, const char *text)
 {
@@ -88,8 +89,13 @@ int main(int argc, char **argv)
 			fail("give back");
 		printf("killed with %ld KiB\n", taken >> 10);
 		fflush(stdout);
-		while (processes(argv[1]) < all)
+		for (int ms = 0; processes(argv[1]) < all; ms++) {
+			if (ms > COMES) {
+				fprintf(stderr, "nobody has come in the place of the one that was killed\n");
+				return 1;
+			}
 			usleep(1000);
+		}
 		usleep(atoi(argv[4]) * 1000);
 	}
 	return 0;

@@ -15,21 +15,18 @@
 #include "take.h"
 #include "children.h"
 #include "must.h"
+#include "atplaces.h"
 
-enum { MAX_PLACES = 8, LOCKS = 4, CELLS = 4 };
+enum { LOCKS = 4, CELLS = 4 };
 
 enum way { EXCL, FLOCK, POSIX, OFD, WAYS };
 
 static struct {
-	atomic_int ready, stop;
 	atomic_long entries, outside, refused, waited;
 	struct {
 		atomic_int writer, readers;
 	} cells[LOCKS][CELLS];
 } *shared;
-
-static const char *places[MAX_PLACES]; /* the first is the backing directory */
-static int how_many;
 
 static int take(int fd, enum way way, int write, int wait, struct flock *lk)
 {
@@ -106,33 +103,14 @@ static void round_of(void)
 	must(close(fd), "close", path);
 }
 
-static void process_main(int number)
-{
-	me = number;
-	srand(getpid());
-	while (!atomic_load(&shared->ready))
-		usleep(1000);
-	while (!atomic_load(&shared->stop))
-		round_of();
-}
-
 int main(int argc, char **argv)
 {
-	int processes;
+	int status;
 
-	if (argc < 5 || argc > 3 + MAX_PLACES) {
-		fprintf(stderr, "usage: places PROCESSES SECONDS BACKING MOUNT...\n");
-		return 2;
-	}
-	processes = atoi(argv[1]);
-	for (how_many = 0; how_many < argc - 3; how_many++)
-		places[how_many] = argv[3 + how_many];
 	shared = share(sizeof *shared);
-	for (int i = 0; i < processes; i++)
-		spawn(process_main, i);
-	atomic_store(&shared->ready, 1);
-	if (await_children(atof(argv[2]), &shared->ready, &shared->stop))
-		return 1;
+	status = at_places(argc, argv, round_of);
+	if (status)
+		return status;
 	printf("entries %ld outside %ld refused %ld waited %ld\n", shared->entries, shared->outside, shared->refused,
 	       shared->waited);
 	return 0;
