@@ -176,8 +176,13 @@ func TestEveryStepOfAMirroredLock(t *testing.T) {
 			s.backing = backing
 			met := map[string]bool{}
 			for i, step := range slices.Concat(everyStep, k.steps) {
-				for pass := range uint32(2) {
-					s.name = fmt.Sprintf("mirrored%d.%d.%d", number, i, pass)
+				// The first time may be missed: which request a step of the memory is about
+				// is not told, and of another's steps one may come between.
+				for n, pass := range []uint32{0, 1, 0, 0, 0} {
+					if n > 1 && met[step] {
+						break
+					}
+					s.name = fmt.Sprintf("mirrored%d.%d.%d", number, i, n)
 					s.path = m.Path(s.name)
 					d := death{step: step, opcode: k.opcode, pass: pass}
 					s.what = fmt.Sprintf("%s, death at %v", k.name, d)
