@@ -99,7 +99,11 @@ func (m *Mirror) bring(f *file) {
 		return // more than it should be is locked, and what is lost is to end
 	}
 	m.retract(f)
-	for _, c := range f.excess(want) {
+	changes := f.excess(want)
+	// Of what is to be given back nothing counts as locked from here on: a call that
+	// fails may have done it, and those before it have.
+	f.have = append(f.have[:0], want...)
+	for _, c := range changes {
 		typ := int16(unix.F_RDLCK)
 		if c.unlock {
 			typ = unix.F_UNLCK
@@ -110,7 +114,6 @@ func (m *Mirror) bring(f *file) {
 			return
 		}
 	}
-	f.have = append(f.have[:0], want...)
 	f.more = false
 	m.consider(f)
 	m.putAway(f)
