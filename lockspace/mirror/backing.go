@@ -84,9 +84,8 @@ func inodeOf(st *unix.Stat_t) inode { return inode{uint64(st.Dev), st.Ino} }
 // stat fills in st with what path leads to, which may be a link. st is the
 // caller's so that what is asked often costs no memory.
 func (b *Backing) stat(path string, st *unix.Stat_t) error {
-	if !strings.Contains(path, "/") { // one step, and it does not follow links
-		err := eintr.Retry(func() error { return unix.Fstatat(b.fd, path, st, unix.AT_SYMLINK_NOFOLLOW) })
-		return wrap("stat", path, err)
+	if !strings.Contains(path, "/") && !b.remote { // one step, and it does not follow links
+		return wrap("stat", path, b.statLocal(path, st))
 	}
 	fd, err := b.openat2(path, unix.O_PATH|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -95,6 +94,22 @@ func (b *Backing) stat(path string, st *unix.Stat_t) error {
 	defer unix.Close(fd)
 	return wrap("stat", path, eintr.Retry(func() error { return unix.Fstat(fd, st) }))
 }
+
+// statLocal is stat of a name in the directory. Somebody may have mounted something
+// there: with AT_STATX_DONT_SYNC its filesystem is not asked, which may be a process of
+// his, on FUSE, that never answers. Its device tells.
+func (b *Backing) statLocal(name string, st *unix.Stat_t) error {
+	x := statxs.Get().(*unix.Statx_t)
+	defer statxs.Put(x)
+	const flags, mask = unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT | unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE | unix.STATX_INO | unix.STATX_SIZE
+	if err := eintr.Retry(func() error { return unix.Statx(b.fd, name, flags, mask, x) }); err != nil {
+		return err
+	}
+	*st = unix.Stat_t{Dev: unix.Mkdev(x.Dev_major, x.Dev_minor), Ino: x.Ino, Size: int64(x.Size), Mode: uint32(x.Mode)}
+	return nil
+}
+
+var statxs = sync.Pool{New: func() any { return new(unix.Statx_t) }}
 
 // openat2 opens path beneath the directory.
 func (b *Backing) openat2(path string, flags int, mode uint32) (fd int, err error) {
