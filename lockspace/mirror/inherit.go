@@ -54,6 +54,7 @@ func (m *Mirror) Inherit(id uint64, label []byte, fd int) error {
 		return wrap("inherit", k.Name, err)
 	}
 	f.readOnly = flags&unix.O_ACCMODE == unix.O_RDONLY
+	f.strange = m.config.Backing.isStrange(fd)
 	n := m.name(k)
 	if n.file != nil {
 		// The process died when it had opened the file twice, or changed to one

@@ -77,6 +77,19 @@ func (b *Backing) markOf(fd int) mark {
 	return mark{Use(parts[1]), parts[2], parts[3]}
 }
 
+// isStrange reports whether it is known of a regular file that lockfs has not made it to be
+// locked. Where nothing can be marked that is not known, nor of what has no mount's name.
+func (b *Backing) isStrange(fd int) bool {
+	switch {
+	case b.existing:
+		return true
+	case b.attribute == "" || b.markOf(fd).use == ToLock:
+		return false
+	}
+	_, err := unix.Getxattr(fdPath(fd), b.attribute, nil)
+	return err != unix.EOPNOTSUPP
+}
+
 // makeFile makes a file that is there to be locked, marked from the first moment on
 // if the filesystem can do that, and opens it. Errors: of openat2(2).
 func (b *Backing) makeFile(path string) (fd int, err error) {

@@ -17,6 +17,8 @@ type Opened struct {
 	ReadOnly bool
 	// Created: it was missing.
 	Created bool
+	// strange: it is known that lockfs has not made it.
+	strange bool
 	inode   inode
 }
 
@@ -119,6 +121,7 @@ func (b *Backing) openExisting(path string) (Opened, error) {
 	if err != nil {
 		return Opened{}, err
 	}
+	o.strange = b.isStrange(o.FD)
 	return b.verified(path, o)
 }
 

@@ -121,7 +121,7 @@ func (m *Mirror) Adopt(p *Preparation) error {
 		}
 		return p.err
 	}
-	f := &file{fd: p.opened.FD, id: p.id, inode: p.opened.inode, readOnly: p.opened.ReadOnly, more: p.locked}
+	f := &file{fd: p.opened.FD, id: p.id, inode: p.opened.inode, readOnly: p.opened.ReadOnly, strange: p.opened.strange, more: p.locked}
 	if n.file != nil && len(n.want) == 0 && n.file.inode != f.inode {
 		m.detach(n)
 	}

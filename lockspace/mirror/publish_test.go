@@ -283,3 +283,26 @@ func TestWaitsOnRemoteFilesystems(t *testing.T) {
 		}
 	}
 }
+
+// A file that lockfs has not made is never written to, whatever it begins with.
+func TestFilesOfOthersThatBeginSo(t *testing.T) {
+	const was = header + "somebody's data"
+	for _, direct := range []bool{false, true} {
+		w := newWorld(t, func(c *Config) {
+			if direct {
+				c.Backing = NewDirect(c.Backing.fd)
+			}
+			c.Backing.As("mount")
+			c.Text = func(lockspace.Key) func() []byte { return says("me\n") }
+		})
+		if err := os.WriteFile(w.path("a"), []byte(was), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for id := range 2 {
+			h := w.hold(whole("a", exclusive), lockspace.HoldID(id+1))
+			time.Sleep(4 * publishEvery)
+			w.end(h)
+			w.mustHave("a", was)
+		}
+	}
+}
