@@ -57,6 +57,9 @@ func (b *Backing) Look(path string, known MadeName) (*Outside, error) {
 		ID: x.NameID, Mode: x.mode, UID: x.st.Uid, GID: x.st.Gid, Size: x.st.Size,
 		Modified: time.Unix(x.st.Mtime.Sec, int64(x.st.Mtime.Nsec)),
 	}
+	if x.kind() != unix.S_IFLNK {
+		o.Mode = listedMode(fd, o.Mode)
+	}
 	if !searchable(at.dir) {
 		o.Mode &^= 0o077
 	}

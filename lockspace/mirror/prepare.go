@@ -1,6 +1,8 @@
 package mirror
 
 import (
+	"errors"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/lockfs/lockfs/lockspace"
@@ -74,7 +76,11 @@ func (p *Preparation) Run() {
 	if p.err != nil {
 		return
 	}
-	if p.opened, p.err = p.open(p.path, p.uid, p.gid); p.err != nil {
+	p.opened, p.err = p.open(p.path, p.uid, p.gid)
+	if errors.Is(p.err, unix.EAGAIN) {
+		p.err = lockspace.ErrForeign // who has a lease on it, and is asked to give that back (fcntl(2))
+	}
+	if p.err != nil {
 		return
 	}
 	if err := p.keeper.Keep(p.id, label(p.key), p.opened.FD); err != nil {
