@@ -259,6 +259,13 @@ func (m *Mirror) pathOf(n *name) (string, error) {
 	return n.path, nil
 }
 
+// Moved says that the path of k may be another.
+func (m *Mirror) Moved(k lockspace.Key) {
+	if n := m.names[k]; n != nil {
+		n.path = ""
+	}
+}
+
 // Renamed says that a directory has another name, so that other paths lead to
 // the files beneath it.
 func (m *Mirror) Renamed() {

@@ -130,6 +130,8 @@ func (p *Preparation) Run(limit time.Duration, gone <-chan struct{}) {
 	switch {
 	case p.unsent && over:
 		p.call.end(&message{outcome: outcomeFailed, failure: failureOf(ErrNoAnswer)})
+	case p.unsent && p.call.outdated:
+		p.call.end(&message{}) // who wants it asks again, where it is now
 	case p.unsent:
 		c.send(p.call)
 	}

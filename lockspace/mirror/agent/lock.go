@@ -67,6 +67,9 @@ func (s *server) lock(m *message) *lock {
 		l = &lock{key: m.key}
 		s.locks[m.key] = l
 	}
+	if l.path != m.path && s.mirror != nil {
+		s.mirror.Moved(m.key) // RENAMED may have been before what was asked with the old one
+	}
 	l.path, l.uid, l.gid = m.path, m.uid, m.gid
 	s.change(l)
 	return l
