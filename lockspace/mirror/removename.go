@@ -44,7 +44,7 @@ func (b *Backing) remove(m MadeName, most int) error {
 	case err != nil:
 		return wrap("remove", m.Path, err)
 	case is || x != nil && m.ID == (NameID{}): // a process before this one has died when it made or removed it
-		if err := b.empty(t, x.mode, most); err != nil {
+		if err := b.empty(t, x.mode, most); err != nil && !errors.Is(err, unix.ENOENT) {
 			if err == unix.ENOTEMPTY {
 				_ = t.moveTo(at.name) // there it is in use
 			}
@@ -65,7 +65,9 @@ func (b *Backing) remove(m MadeName, most int) error {
 // not that gets its name back. Errors: ENOTEMPTY, [ErrNotRemoved], [ErrMany] as of
 // RemoveFew, of the calls.
 func (b *Backing) removeSeen(at spot, x *seen, temporary string, most int) error {
-	if err := b.empty(at, x.mode, most); err != nil {
+	if err := b.empty(at, x.mode, most); errors.Is(err, unix.ENOENT) {
+		return nil // somebody else was faster
+	} else if err != nil {
 		return err
 	}
 	t := at.beside(temporary)
@@ -197,7 +199,9 @@ func (b *Backing) Vacant(m MadeName) error {
 	defer at.close()
 	is, x, err := b.at(at, &m)
 	if err == nil && is && x.kind() == unix.S_IFDIR {
-		err = b.left(at, nil, 0)
+		if err = b.left(at, nil, 0); errors.Is(err, unix.ENOENT) {
+			err = nil
+		}
 	}
 	return wrap("look at", m.Path, err)
 }
@@ -245,6 +249,9 @@ func (b *Backing) left(at spot, limit *int, depth int) error {
 			}
 		}
 		path, x, err := b.see(in)
+		if err == unix.ENOENT {
+			return nil // it is gone by now
+		}
 		if err != nil {
 			return err
 		}
@@ -260,7 +267,9 @@ func (b *Backing) left(at spot, limit *int, depth int) error {
 		case locked || !mayBeLeft || depth >= maxDepth:
 			return unix.ENOTEMPTY
 		case x.kind() == unix.S_IFDIR:
-			return b.left(in, limit, depth+1)
+			if err := b.left(in, limit, depth+1); !errors.Is(err, unix.ENOENT) {
+				return err
+			}
 		}
 		return nil
 	})
