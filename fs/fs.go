@@ -106,9 +106,10 @@ type FS struct {
 	// asked are the threads that the table asked about in this attempt at a
 	// request, in vain.
 	asked []uint32
-	// trying: the table is being asked for something for which the present request can
-	// take a detour.
-	trying bool
+	// tried is what the table is being asked for, for which the present request can take
+	// a detour; nil if for nothing. triedOne is where that is, if it is one.
+	tried    []lockspace.Request
+	triedOne [1]lockspace.Request
 	// mirror has the locks outside of the mount too, nil if nothing has; unopened
 	// are those of which the table asked in this attempt at a request and that
 	// have yet to be opened there; lost are those that it does not have any more.

@@ -62,7 +62,7 @@ func (f *FS) ask(r *lockspace.Request, unique uint64, wait bool) (granted bool, 
 	if wait && !f.closing {
 		return f.table.Acquire(*r, lockspace.WaitID(unique))
 	}
-	if err = f.try(func() error { return f.table.Try(*r) }); wait && errors.Is(err, lockspace.ErrHeld) {
+	if err = f.tryOne(*r); wait && errors.Is(err, lockspace.ErrHeld) {
 		err = lockspace.ErrShutdown
 	}
 	return err == nil, err

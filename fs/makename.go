@@ -17,8 +17,12 @@ import (
 // granted. ErrLookup: makeName is to be called. A regular file has to be locked then.
 func (f *FS) coverName(r *lockspace.Request) error {
 	x := f.made.byKey[r.Key]
-	if x != nil && x.Unique == f.made.unique && x.State < nameThere && x.Place != f.mirrorOf(r.Key.Dir) {
-		f.endName(x) // its directory has another place by now
+	if x != nil && x.Unique == f.made.unique && x.State < nameThere && f.isElsewhere(x) {
+		f.endName(x) // its directory has another place by now, or another name
+	}
+	if x != nil && x.State == nameGoing && x.Place != f.mirrorOf(r.Key.Dir) {
+		delete(f.made.byKey, r.Key) // it goes there, and is in nobody's way here
+		x = nil
 	}
 	switch {
 	case x == nil:
@@ -40,6 +44,13 @@ func (f *FS) coverName(r *lockspace.Request) error {
 	asked := *r
 	f.made.wanted = &asked
 	return lockspace.ErrLookup
+}
+
+// isElsewhere reports whether a name is not made where its lock is outside: its
+// directory has got another place, or it or one above it another name.
+func (f *FS) isElsewhere(x *made) bool {
+	path, err := f.outsidePath(x.Key)
+	return x.Place != f.mirrorOf(x.Key.Dir) || err == nil && path != x.Outside.Path
 }
 
 // remakes has a name made anew that was removed outside before it was locked, as by

@@ -127,7 +127,7 @@ func (m mirrored) Cover(r *lockspace.Request) error {
 		}
 	}
 	err := m.f.mirror.at(r.Key.Dir).Cover(r)
-	if x := m.f.facts; err == lockspace.ErrLookup && x != nil {
+	if x := m.f.facts; err == lockspace.ErrLookup && x != nil && (m.f.tried == nil || m.f.isTried(r)) {
 		switch why := x.notOpened[r.Key]; {
 		case why != nil:
 			err = why

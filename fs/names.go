@@ -83,7 +83,7 @@ func (f *FS) takeByName(in *fuse.InHeader, k lockspace.Key, via lockspace.Via, x
 		}
 	}
 	f.makes(in.Unique, x)
-	return f.makeOutside(in.Unique, f.table.Try(lockspace.Request{
+	return f.makeOutside(in.Unique, f.tryOne(lockspace.Request{
 		Key:    k,
 		Party:  lockspace.Party{Handle: handle, File: x.Ino, Taker: p, Opener: p, Opened: f.clock.Now()},
 		Via:    via,

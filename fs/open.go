@@ -101,7 +101,7 @@ func (f *FS) createLock(in *fuse.CreateIn, key lockspace.Key, p lockspace.Proces
 	if in.Flags&unix.O_EXCL == 0 {
 		return h, fuse.OK
 	}
-	err := f.table.Try(lockspace.Request{Key: key, Party: h.party(p), Via: lockspace.ViaExcl, Thread: in.Pid})
+	err := f.tryOne(lockspace.Request{Key: key, Party: h.party(p), Via: lockspace.ViaExcl, Thread: in.Pid})
 	if err != nil {
 		f.close(h.ID)
 		return nil, f.makeOutside(in.Unique, err)

@@ -200,7 +200,7 @@ func (f *FS) takeAll(w *ownerWrite, all []wantedLock) fuse.Status {
 	}
 	f.asked, f.unopened = f.asked[:0], f.unopened[:0]
 	refused := 0
-	err := f.try(func() (err error) {
+	err := f.try(requests, func() (err error) {
 		refused, err = f.table.TryAll(requests)
 		return err
 	})

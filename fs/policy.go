@@ -205,6 +205,9 @@ func (f *FS) setPolicy(dir *node, p Policy) {
 	dir.file.Policy = p
 	f.keepFile(dir.file)
 	f.applyPolicy(dir.file)
+	if f.mirror != nil && (p.hold == holdName) != (old.hold == holdName) {
+		f.mirror.Renamed() // whose files may be locked is another question now
+	}
 	if p.reap == old.reap {
 		return
 	}

@@ -22,6 +22,7 @@ type Preparation struct {
 	reserved bool // it counts among the open files
 	opened   Opened
 	locked   bool // already
+	named    bool // Config.Opener said how it is opened
 	err      error
 }
 
@@ -39,7 +40,7 @@ func (m *Mirror) Prepare(r *lockspace.Request) *Preparation {
 }
 
 func (m *Mirror) prepare(n *name, k lockspace.Key, uid, gid uint32) *Preparation {
-	p := &Preparation{key: k, uid: uid, gid: gid, open: m.opener(k), keeper: m.config.Keeper}
+	p := &Preparation{key: k, uid: uid, gid: gid, open: m.opener(k), keeper: m.config.Keeper, named: m.isNamed(k)}
 	if n == nil {
 		n = &name{key: k}
 	}
@@ -56,6 +57,12 @@ func (m *Mirror) prepare(n *name, k lockspace.Key, uid, gid uint32) *Preparation
 	m.lastID++
 	p.id = m.lastID
 	return p
+}
+
+// isNamed reports whether the file of k is opened as Config.Opener says: not every file
+// that is there may be locked then.
+func (m *Mirror) isNamed(k lockspace.Key) bool {
+	return m.config.Opener != nil && m.config.Opener(k) != nil
 }
 
 // opener returns what opens the file of k.
@@ -131,7 +138,7 @@ func (m *Mirror) Adopt(p *Preparation) error {
 	if n.file != nil && len(n.want) == 0 && n.file.inode != f.inode {
 		m.detach(n)
 	}
-	if n.file != nil || n.lost != nil || m.reattach(n, f.inode) {
+	if n.file != nil || n.lost != nil || p.named != m.isNamed(p.key) || m.reattach(n, f.inode) {
 		// Somebody was faster; or nobody gets it now, and it is looked for again
 		// when what was lost has ended; or it is open as another's.
 		m.closeFile(f)
