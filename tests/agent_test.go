@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -118,6 +119,28 @@ func killAgent(t testing.TB, m *Mount, place string) {
 		t.Fatalf("no agent of %s to be killed: %d", place, pid)
 	}
 	eventually(t, answerLimit, func() bool { return agentOf(m, place) != pid }, "there is another agent")
+}
+
+// stopAgent stops the agent of a directory, until resume is called or the test has ended.
+func stopAgent(t testing.TB, m *Mount, place string) (resume func()) {
+	t.Helper()
+	agent := agentOf(m, place)
+	if err := syscall.Kill(agent, syscall.SIGSTOP); err != nil {
+		t.Fatalf("the agent %d of %s: %v", agent, place, err)
+	}
+	resume = sync.OnceFunc(func() { syscall.Kill(agent, syscall.SIGCONT) })
+	t.Cleanup(resume)
+	eventually(t, answerLimit, func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", agent))
+		for _, thread := range threads {
+			text, _ := os.ReadFile(thread)
+			if _, behind, _ := strings.Cut(string(text), ") "); !strings.HasPrefix(behind, "T") {
+				return false
+			}
+		}
+		return err == nil
+	}, "the agent has stopped")
+	return resume
 }
 
 // The agent of a directory goes on, with its locks, when workers die and programs are

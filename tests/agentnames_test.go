@@ -155,20 +155,7 @@ func TestNamesLeftWhereNothingIsMirroredAnyMore(t *testing.T) {
 	m := &mirroredMount{mount(t, "--space", "s:hold=name,mirror="+dir), dir}
 	a := newClient(t)
 	wantErr(t, "close", a.Close(a.Open(m.Path("s/x"), takeFlags)), nil)
-	agent := agentOf(m.Mount, dir)
-	if err := syscall.Kill(agent, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, answerLimit, func() bool {
-		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", agent))
-		for _, thread := range threads {
-			text, _ := os.ReadFile(thread)
-			if _, behind, _ := strings.Cut(string(text), ") "); !strings.HasPrefix(behind, "T") {
-				return false
-			}
-		}
-		return err == nil
-	}, "the agent has stopped")
+	agent, resume := agentOf(m.Mount, dir), stopAgent(t, m.Mount, dir)
 	wantErr(t, "unlink", a.Unlink(m.Path("s/x")), nil)
 	if out, exit := sh(t, m.Mount, `echo none >s/.lockfs/policy/mirror`); exit != 0 {
 		t.Fatal(out)
@@ -176,9 +163,7 @@ func TestNamesLeftWhereNothingIsMirroredAnyMore(t *testing.T) {
 	wantErr(t, "close of another name, which is nowhere else", a.Close(a.Open(m.Path("s/y"), takeFlags)), nil)
 	killWorker(t, m.Mount)
 	wantBehind(t, m, "x")
-	if err := syscall.Kill(agent, syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	resume()
 	eventually(t, answerLimit, func() bool { _, err := os.Lstat(m.Behind("x")); return os.IsNotExist(err) }, "it is removed")
 	eventually(t, answerLimit, func() bool { return !isRunning(agent) }, "the agent has ended")
 	wantErr(t, "unlink", a.Unlink(m.Path("s/y")), nil)
