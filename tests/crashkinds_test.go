@@ -409,7 +409,7 @@ var kinds = []kind{
 			s.b.onMain = false
 			s.wait = s.b.StartFcntl(s.fd2, unix.F_SETLKW, wr(0, 10))
 			s.b.onMain = true
-			s.wait.MustBlock(s.t)
+			s.awaitLine()
 		},
 		call: func(s *scene) { s.want("fcntl", s.a.Fcntl(s.fd, unix.F_SETLKW, wr(10, 10)), unix.EDEADLK) },
 		check: func(s *scene) {
@@ -525,7 +525,7 @@ var kinds = []kind{
 		// The request is on its way to have its process looked up, as the lock
 		// is held by fcntl, when its caller gets a signal.
 		name: "INTERRUPT of a request on a detour", opcode: opInterrupt, course: unanswered,
-		before: []death{{step: "away", opcode: opSetlkw, pause: 60}},
+		before: []death{{step: "away", opcode: opSetlkw, pause: 500}},
 		setup:  ranged,
 		call: func(s *scene) {
 			s.prog = startProgram(s.t, nil, program(s.t, "interrupted"), s.path)

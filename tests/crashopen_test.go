@@ -1,6 +1,11 @@
 package tests
 
 import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -143,10 +148,20 @@ func (s *scene) poll() {
 	s.a.onMain = true
 }
 
-// awaitSleep gives wait2 the time to be asleep.
+// awaitSleep waits until wait2 is asleep: in its system call, whose request has been
+// carried out.
 func (s *scene) awaitSleep() {
 	s.t.Helper()
-	s.wait2.MustBlock(s.t)
+	want := fmt.Appendf(nil, "%d ", unix.SYS_PPOLL)
+	eventually(s.t, answerLimit, func() bool {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/syscall", s.a.Pid()))
+		return slices.ContainsFunc(threads, func(file string) bool {
+			text, err := os.ReadFile(file)
+			return err == nil && bytes.HasPrefix(text, want)
+		})
+	}, "a client polls")
+	s.sync()
+	s.waits("who polls", s.wait2)
 }
 
 // programOpens: a program waits for what a has open, and b after it.

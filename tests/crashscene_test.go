@@ -128,6 +128,15 @@ func (s *scene) awaitWaiting(n int) {
 	s.errorf("waiting=%s, want %d", got, n)
 }
 
+// awaitLine waits until somebody waits for the scene's lock, whoever has it.
+func (s *scene) awaitLine() {
+	s.t.Helper()
+	eventually(s.t, answerLimit, func() bool {
+		text, _ := s.look.ReadAll(s.m.Path(".lockfs/lock/" + s.name + "/waiting"))
+		return text != ""
+	}, "somebody waits")
+}
+
 // record returns the record of the one holder of a lock, nil if it is free.
 func (s *scene) record(path string) record {
 	s.t.Helper()
