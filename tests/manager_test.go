@@ -198,11 +198,13 @@ func TestAServiceSaysHowItIs(t *testing.T) {
 	s.await("WATCHDOG=1", 6)
 	m.Stop()
 	s.await("STOPPING=1", 1)
+	s.mu.Lock() // something may yet come
 	for line, pid := range s.from {
 		if pid != keeper && !strings.HasPrefix(line, "FD") {
 			t.Errorf("%q came from process %d, not from the main process %d", line, pid, keeper)
 		}
 	}
+	s.mu.Unlock()
 	eventually(t, readyLimit, func() bool { return len(s.stored()) == 0 }, "the store is empty")
 }
 
