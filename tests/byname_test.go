@@ -159,7 +159,7 @@ func TestNamesHoldOverEverything(t *testing.T) {
 	for name, end := range map[string]func(){
 		"the worker dies":   func() { killWorker(t, m) },
 		"a clean stop":      func() { m.Restart(m.Quit) },
-		"a new program":     func() { hangUp(t, m) },
+		"a new program":     func() { hangUp(t, m); m.awaitReplaced() },
 		"two stops, a kill": func() { m.Restart(m.Quit); killWorker(t, m); m.Restart(m.Quit) },
 	} {
 		end()
