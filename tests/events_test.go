@@ -194,14 +194,24 @@ func TestEventsNameProcesses(t *testing.T) {
 		wantErr(t, "close", c.Close(c.Open(m.Path("again"), takeFlags)), nil)
 		return strings.Contains(r.read(), `"comm":"client"`)
 	}, "a line names a client")
-	c.Open(m.Path("kept"), takeFlags)
-	r.await(t, `"path":"kept"`)
-	time.Sleep(100 * time.Millisecond) // it has been looked at
+	// Whoever is named in the line that he has taken it has been looked at since.
+	kept := ""
+	eventually(t, answerLimit, func() bool {
+		kept += "kept"
+		fd := c.Open(m.Path(kept), takeFlags)
+		r.await(t, fmt.Sprintf(`"path":"%s"`, kept))
+		for _, l := range parseEvents(t, r.read()) {
+			if l.Event == "taken" && l.Path == kept && l.Comm == "client" {
+				return true
+			}
+		}
+		wantErr(t, "close", c.Close(fd), nil)
+		return false
+	}, "the line of what is kept names a client")
 	c.Kill()
-	r.await(t, `"released"`)
 	eventually(t, answerLimit, func() bool {
 		for _, l := range parseEvents(t, r.read()) {
-			if l.Event == "released" && l.Path == "kept" {
+			if l.Event == "released" && l.Path == kept {
 				return l.Comm == "client" && l.Pid == c.Pid()
 			}
 		}
