@@ -29,22 +29,27 @@ type killer struct {
 	kills int
 }
 
-// startKiller begins to kill m's workers, less than two pauses apart.
+// startKiller begins to kill m's workers, less than two pauses apart: on a machine where
+// none comes to serve in that time, more, so that some do.
 func startKiller(t testing.TB, m *Mount, pause time.Duration) *killer {
 	t.Helper()
 	k := &killer{stop: make(chan struct{})}
 	k.wait.Go(func() {
-		last := 0
+		last, now := 0, pause
 		for {
 			select {
 			case <-k.stop:
 				return
-			case <-time.After(rand.N(2 * pause)):
+			case <-time.After(rand.N(2 * now)):
 			}
 			pid := m.Worker()
+			serving, _ := m.stderr.lastServing()
 			if pid != 0 && pid != last && syscall.Kill(pid, syscall.SIGKILL) == nil {
 				k.kills++
 				last = pid
+				if now += now / 4; pid == serving {
+					now = pause
+				}
 			}
 		}
 	})
@@ -348,6 +353,7 @@ func TestAWorkerIsKilledForMemory(t *testing.T) {
 	} else {
 		k := startKiller(t, m, 150*time.Millisecond)
 		time.Sleep(2 * time.Second)
+		eventually(t, stressLimit/5, func() bool { return strings.Count(m.Stderr(), "the worker died") >= times }, "workers have died")
 		k.Stop()
 	}
 	stop.Store(true)
