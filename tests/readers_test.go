@@ -22,12 +22,26 @@ const (
 )
 
 // TestOnlookersCostLittle compares the rate at which locks are taken with onlookers
-// with that without, by the median of pairs, one after the other. All of them and
-// the daemon share the processors, which it does not leave out.
+// with that without. All of them and the daemon share the processors, which it does not
+// leave out: so what others want of these counts too, and there are three tries.
 func TestOnlookersCostLittle(t *testing.T) {
 	m := mount(t)
-	m.Deadline(3 * time.Minute)
+	m.Deadline(stressLimit)
 	startProgram(t, nil, program(t, "again"), "process", "1000000000", m.Path("one"))
+	var middle float64
+	for range 3 {
+		// On a machine that does something else too there is no more to be said.
+		if middle = rateWithOnlookers(t, m); middle >= 0.5 {
+			return
+		}
+	}
+	t.Errorf("with onlookers locks are taken at %.2f of the rate without", middle)
+}
+
+// rateWithOnlookers returns the rate with them in that without, by the median of pairs,
+// one after the other.
+func rateWithOnlookers(t *testing.T, m *Mount) float64 {
+	t.Helper()
 	var ratios []float64
 	for range onlookRounds {
 		alone := grantsIn(t, m, onlookTime)
@@ -47,10 +61,7 @@ func TestOnlookersCostLittle(t *testing.T) {
 	slices.Sort(ratios)
 	middle := ratios[len(ratios)/2]
 	t.Logf("%d readers of events and %d of locks: %.2f of the rate without (%.2f)", onlookers, onlookers, middle, ratios)
-	// On a machine that does something else too there is no more to be said.
-	if middle < 0.5 {
-		t.Errorf("with onlookers locks are taken at %.2f of the rate without", middle)
-	}
+	return middle
 }
 
 // grantsIn returns how many locks are taken on a mount in a time.
