@@ -259,7 +259,7 @@ func TestForeignLatency(t *testing.T) {
 			x := w.wait(whole("a", mode))
 			begin := time.Now()
 			f.say("ofd set unlock 0 0")
-			if err := w.gets(x, atOnce); err != nil {
+			if err := w.gets(x, 10*time.Second); err != nil { // the median counts
 				t.Fatal(err)
 			}
 			took = append(took, time.Since(begin))
