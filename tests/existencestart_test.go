@@ -177,6 +177,7 @@ func TestNamesThatAreTakenAway(t *testing.T) {
 	}
 	wantErr(t, "close", a.Close(a.Open(m.Path("file"), takeFlags)), nil)
 	wantErr(t, "close", a.Close(open), nil)
+	eventually(t, answerLimit, func() bool { return strings.Count(m.Stderr(), "why=lost") >= 4 }, "the log tells of the losses")
 	if n := strings.Count(m.Stderr(), "why=lost"); n != 4 {
 		t.Errorf("the log tells of %d losses", n)
 	}
@@ -260,7 +261,7 @@ func TestDirectoriesAreOutside(t *testing.T) {
 
 // In grace nobody has the name, outside either, over a stop too.
 func TestNamesOutsideInGrace(t *testing.T) {
-	m := mountBacked(t, "--policy", holdByName+",grace=3s")
+	m := mountBacked(t, "--policy", holdByName+",grace=6s")
 	if _, exit := sh(t, m.Mount, `set -C; echo $$ >lock; kill -9 $$`); exit == 0 {
 		t.Fatal("the script has not died")
 	}

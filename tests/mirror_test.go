@@ -183,7 +183,7 @@ func TestManyMirroredNames(t *testing.T) {
 	dir := t.TempDir()
 	m.wrapper = []string{"prlimit", "--nofile=1024:1024"}
 	m.mount(mirroredIn(t, dir))
-	m.Deadline(3 * time.Minute)
+	m.Deadline(stressLimit)
 	a := newClient(t)
 	for i := range 10_000 {
 		wantErr(t, "close", a.Close(a.Open(m.Path(fmt.Sprint("lock", i)), takeFlags)), nil)
@@ -263,9 +263,7 @@ func TestLostMirror(t *testing.T) {
 		told += more
 		return (err == nil || err == unix.EAGAIN) && strings.Contains(told, `{"event":"lost"`)
 	}, "there is an event")
-	if !strings.Contains(m.Stderr(), "why=lost") {
-		t.Error("the log does not say that a hold was lost")
-	}
+	eventually(t, answerLimit, func() bool { return strings.Contains(m.Stderr(), "why=lost") }, "the log says that a hold was lost")
 }
 
 // Two daemons over one backing directory, and strangers who lock its files, are as

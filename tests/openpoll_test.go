@@ -72,9 +72,9 @@ func TestPollTellsAHolderThatSomebodyWaits(t *testing.T) {
 	wantErr(t, "poll", two.Wait(t), nil)
 	wantErr(t, "close", a.Close(mine), nil)
 	next := a.StartOpen(path, unix.O_WRONLY)
-	next.MustBlock(t)
+	waiting(t, b, other, 2)
 	last := startProcess(t, nil, program(t, "opens"), "wait", "w", path)
-	last.MustBlock(t)
+	waiting(t, b, other, 3)
 	wantErr(t, "close", b.Close(other), nil)
 	writer.Held(t)
 	writer.Release(t)
@@ -102,6 +102,7 @@ func TestPollTellsAHolderThatSomebodyWaits(t *testing.T) {
 // killed: no count is lost, and no call fails.
 func TestCountingInTheLockValueBlock(t *testing.T) {
 	m := mountByOpen(t)
+	m.Deadline(stressLimit)
 	path := m.Path("lock")
 	const clients, rounds = 6, 60
 	first := newClient(t)
