@@ -129,7 +129,7 @@ func awaitWaiters(t testing.TB, m *Mount, name string, n int) {
 	defer c.Kill()
 	want := fmt.Sprintf("\nwaiting=%d\n", n)
 	var last string
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(answerLimit); ; time.Sleep(5 * time.Millisecond) {
 		text, err := c.ReadAll(m.Path(name))
 		if err == nil && strings.Contains(text, want) {
 			return

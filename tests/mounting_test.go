@@ -84,7 +84,7 @@ func refusedMount(t *testing.T, dir string) (stderr string, exit int) {
 	p := startProcess(t, nil, program(t, "lockfs"), "--backing", "none", "--state-dir", "none", dir)
 	select {
 	case <-p.exited:
-	case <-time.After(3 * time.Second):
+	case <-time.After(answerLimit):
 		t.Errorf("%s: not refused", dir)
 		p.Signal(syscall.SIGTERM)
 		p.awaitExit(t)

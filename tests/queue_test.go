@@ -222,7 +222,7 @@ func TestAWaiterThatGivesUpLeavesTheQueue(t *testing.T) {
 	path := m.Path("lock")
 	holder := newClient(t)
 	fd := holder.Open(path, takeFlags)
-	impatient := startProcess(t, nil, "flock", "-w", "0.5", path, "true")
+	impatient := startProcess(t, nil, "flock", "-w", "3", path, "true")
 	awaitWaiters(t, m, "lock", 1)
 	second := queueUp(t, path, exclusively)
 	impatient.Refused(t)

@@ -28,7 +28,7 @@ func TestDeadHoldersAreReaped(t *testing.T) {
 			if next.name != "ln -sT" && next.name != "bash set -C" && next.name != "lockfile" {
 				continue // these never take over by themselves
 			}
-			eventually(t, time.Second, func() bool {
+			eventually(t, answerLimit, func() bool {
 				p := next.start(t, path)
 				got := p.got(t)
 				p.Release(t)
