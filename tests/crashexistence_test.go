@@ -151,7 +151,7 @@ func TestEveryStepOfANameOutside(t *testing.T) {
 			t.Parallel()
 			backing := t.TempDir()
 			m, p := crashMount(t, append(mirroredIn(t, backing), "--policy", holdByName)...)
-			m.Deadline(10 * answerLimit)
+			m.Deadline(stressLimit)
 			deaths := 0
 			for number := range kinds {
 				k := &kinds[number]

@@ -14,7 +14,7 @@ import (
 func TestEveryStepOfAForeignDirectory(t *testing.T) {
 	backing := t.TempDir()
 	m, p := crashMount(t, "--backing", backing)
-	m.Deadline(10 * answerLimit)
+	m.Deadline(stressLimit)
 	s := namesScene(t, m, p)
 	s.backing = backing
 	met := 0

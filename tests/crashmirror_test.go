@@ -146,11 +146,7 @@ var mirrorKinds = []mirrorKind{
 			s.b.onMain = false
 			s.wait = s.b.StartFlock(s.fd, unix.LOCK_EX)
 			s.b.onMain = true
-			// It may come late.
-			eventually(s.t, answerLimit, func() bool {
-				text, _ := s.look.ReadAll(s.m.Path(".lockfs/lock/" + s.name + "/waiting"))
-				return text != ""
-			}, "it waits")
+			s.awaitLine() // it may come late
 		},
 		check: func(s *scene) {
 			s.waits("the waiter", s.wait)
@@ -168,7 +164,7 @@ const lateDeath = 500 * time.Millisecond
 func TestEveryStepOfAMirroredLock(t *testing.T) {
 	backing := t.TempDir()
 	m, p := crashMount(t, mirroredIn(t, backing)...)
-	m.Deadline(5 * answerLimit)
+	m.Deadline(stressLimit)
 	deaths := 0
 	for number, k := range slices.Concat(mirrorKinds, ownerMirrorKinds) {
 		t.Run(k.name, func(t *testing.T) {

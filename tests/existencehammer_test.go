@@ -29,7 +29,7 @@ func TestManyNamesOutside(t *testing.T) {
 	b := &mirroredMount{m, t.TempDir()}
 	m.wrapper = []string{"prlimit", "--nofile=1024:1024"}
 	m.mount([]string{"--backing", b.backing, "--policy", holdByName})
-	m.Deadline(2 * time.Minute)
+	m.Deadline(stressLimit)
 	a := newClient(t)
 	for i := range 10_000 {
 		path := m.Path(fmt.Sprint("lock", i))

@@ -122,7 +122,7 @@ type permissionScene struct {
 }
 
 func newPermissionScene(t *testing.T, hold string) *permissionScene {
-	s := &permissionScene{Mount: mount(t, "--policy", "hold="+hold), hold: hold}
+	s := &permissionScene{Mount: stressMount(t, "--policy", "hold="+hold), hold: hold}
 	s.root = &permissionUser{id: 0, Client: newClient(t), another: newClient(t)}
 	s.alice = &permissionUser{id: aliceID, Client: newClient(t, asAlice()), another: newClient(t, asAlice())}
 	s.bob = &permissionUser{id: bobID, Client: newClient(t, asBob()), another: newClient(t, asBob())}

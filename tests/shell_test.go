@@ -53,7 +53,7 @@ func (u shellUser) starts(t testing.TB, m *Mount, script string) *process {
 // shellCases calls test for both users in both roles, in both kinds of lockspaces.
 func shellCases(t *testing.T, test func(t *testing.T, m *Mount, a, b shellUser)) {
 	for _, policy := range []string{"hold=handle", "hold=name"} {
-		m := mount(t, "--policy", policy)
+		m := stressMount(t, "--policy", policy)
 		for _, users := range [][2]shellUser{{alicesDash, bobsBash}, {bobsBash, alicesDash}} {
 			t.Run(policy+"/"+users[0].name, func(t *testing.T) { test(t, m, users[0], users[1]) })
 		}
