@@ -84,7 +84,7 @@ func TestWhoTriesForANameHasItOutside(t *testing.T) {
 			wantErr(t, "fsync", b.Fsync(fd), nil)
 			wantErr(t, "close", b.Close(fd), nil)
 			// It stays, for who has opened it, and nobody has it.
-			settles(t, func() bool { return os.Remove(m.Behind(name)) == nil })
+			eventually(t, answerLimit, func() bool { return os.Remove(m.Behind(name)) == nil }, "the file is there, and removed")
 		}
 		wantNothingHeld(t, m.Mount)
 	})
@@ -103,7 +103,7 @@ func TestWhoWaitsForADirectory(t *testing.T) {
 			wantErr(t, "the wait", waits.Wait(t), nil)
 			wantErr(t, "fsync", b.Fsync(fd), nil)
 			wantErr(t, "close", b.Close(fd), nil)
-			settles(t, func() bool { return os.Remove(m.Behind("lock")) == nil })
+			eventually(t, answerLimit, func() bool { return os.Remove(m.Behind("lock")) == nil }, "the file is there, and removed")
 		}
 	})
 }
