@@ -80,3 +80,28 @@ os.open("x", os.O_CREAT | os.O_EXCL)' 2>&1`)
 	}
 	wantErr(t, "close of another", a.Close(a.Open(m.Path("x"), takeFlags)), nil)
 }
+
+// leaseHolder has a write lease on a file, as file servers do for their clients, until
+// its standard input ends. It gives nothing back when it is asked to.
+const leaseHolder = `import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+fd = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR, 0o666)
+fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("held", flush=True)
+sys.stdin.read()
+`
+
+// Who has a lease on the backing file is in the way, as who has it locked: who tries is
+// refused, who waits gets the lock when the lease has gone.
+func TestLeasesAreInTheWay(t *testing.T) {
+	m := mountBacked(t)
+	a := newClient(t)
+	leased := startProcess(t, nil, "python3", "-c", leaseHolder, m.Behind("x"))
+	leased.Held(t)
+	fd := a.Open(m.Path("x"), openFlags)
+	wantErr(t, "a try", a.Flock(fd, unix.LOCK_EX|unix.LOCK_NB), unix.EAGAIN)
+	waits := a.StartFlock(fd, unix.LOCK_EX)
+	waits.MustBlock(t)
+	leased.Release(t)
+	wantErr(t, "the wait", waits.Wait(t), nil)
+}
