@@ -56,16 +56,19 @@ const (
 )
 
 // Look-ups for hints, twice: of all locks, and of each, so that one for which
-// many contend leaves something to the others.
+// many contend leaves something to the others. Of one lock two of others than its
+// taker are looked up: a tool that comes again looks for the name when it takes the
+// lock, as another process than last time, and when it removes it.
 var (
-	allLookups = rate{every: time.Second / 5, burst: 5}
-	oneLookup  = rate{every: time.Second, burst: 1}
+	allLookups   = rate{every: time.Second / 5, burst: 5}
+	oneLookup    = rate{every: time.Second, burst: 1}
+	othersLookup = rate{every: time.Second, burst: 2}
 )
 
 // allowOne is allow for a look-up for one lock, which the limiter of all has to
 // allow too.
-func (l *limiter) allowOne(one *limiter, now time.Duration) bool {
-	return one.ready(oneLookup, now) && l.allow(allLookups, now) && one.allow(oneLookup, now)
+func (l *limiter) allowOne(one *limiter, each rate, now time.Duration) bool {
+	return one.ready(each, now) && l.allow(allLookups, now) && one.allow(each, now)
 }
 
 // closedLock is a lock that was held through O_EXCL until its file was closed.
@@ -148,11 +151,11 @@ func (f *FS) noteMiss(in *fuse.InHeader, k lockspace.Key) {
 	mayLookUp := false
 	switch {
 	case !own:
-		if mayLookUp = f.hints.others.allowOne(&c.others, f.clock.Now().Boot); !mayLookUp {
+		if mayLookUp = f.hints.others.allowOne(&c.others, othersLookup, f.clock.Now().Boot); !mayLookUp {
 			return
 		}
 	case c.own.ready(oneLookup, c.since):
-		mayLookUp = f.hints.own.allowOne(&c.own, f.clock.Now().Boot)
+		mayLookUp = f.hints.own.allowOne(&c.own, oneLookup, f.clock.Now().Boot)
 	default:
 		// It was looked up shortly before it took the lock once more. Who does
 		// so over and over is not even to cost a look at the clock.

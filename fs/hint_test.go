@@ -167,6 +167,14 @@ func TestHint(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 		}, 3},
+		{"a tool that comes again, and whose child removes it", func(h *hinted) {
+			h.release(h.take(shell, "lock"))
+			time.Sleep(2 * time.Second)
+			h.process(400, 1, "bash")
+			h.process(401, 400, "rm")
+			h.release(h.take(400, "lock"))
+			h.lookUp(401, "lock")
+		}, 1},
 		{"looked for by somebody else", func(h *hinted) {
 			h.release(h.take(shell, "lock"))
 			h.lookUp(stranger, "lock")

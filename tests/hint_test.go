@@ -58,8 +58,9 @@ func TestHint(t *testing.T) {
 		output(t, nil, "again", by, "2000", m.Path("again/one"), m.Path("again/one"), m.Path("again/two"), m.Path("again/lock"))
 	}
 	for name, script := range keepByName {
-		// A look at a process can come too late, and on a busy machine mostly does.
-		for end := time.Now().Add(stressLimit / 3); !hinted(m, name); time.Sleep(hintLimit / 2) {
+		// A look at a process can come too late, and on a busy machine mostly does. One
+		// lock has two looks in two seconds.
+		for end := time.Now().Add(stressLimit / 3); !hinted(m, name); time.Sleep(hintLimit) {
 			if time.Now().After(end) {
 				t.Fatalf("the log does not tell of %s:\n%s", name, m.Stderr())
 			}
