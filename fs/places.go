@@ -179,7 +179,8 @@ func (p *places) Recorded() {
 	}
 }
 
-// Renamed says that directories have other names, or other places.
+// Renamed says that directories have other names, or other places, or that their names
+// have begun to hold, or do not any more.
 func (p *places) Renamed() {
 	for _, o := range p.each {
 		o.Renamed()

@@ -267,7 +267,7 @@ func (m *Mirror) Moved(k lockspace.Key) {
 }
 
 // Renamed says that a directory has another name, so that other paths lead to
-// the files beneath it.
+// the files beneath it, or that which files may be locked is another question now.
 func (m *Mirror) Renamed() {
 	for m.cache.len > 0 { // those that are held are looked for, and no others
 		m.evictOldest()

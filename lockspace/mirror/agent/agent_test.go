@@ -42,11 +42,7 @@ func TestHeldIsLocked(t *testing.T) {
 	w.unlock("x", 2, whole)
 	eventually(t, "all is free", func() bool { return s.lock(unix.F_WRLCK, whole) == nil })
 	want(t, "what a stranger has", w.try(w.request("x", 1, exclusive, bytes(0, 9)), 0), lockspace.ErrForeign)
-	eventually(t, "the client forgets", func() bool {
-		w.client.mu.Lock()
-		defer w.client.mu.Unlock()
-		return len(w.client.names) == 0 && len(w.client.calls) == 0
-	})
+	w.forgets(t)
 }
 
 // Who waits for a stranger gets it when he leaves, and who waits for somebody here gets

@@ -288,6 +288,16 @@ func (w *worker) wait(r lockspace.Request) <-chan error {
 	return done
 }
 
+// forgets waits until the client remembers no lock and no call.
+func (w *worker) forgets(t *testing.T) {
+	t.Helper()
+	eventually(t, "the client forgets", func() bool {
+		w.client.mu.Lock()
+		defer w.client.mu.Unlock()
+		return len(w.client.names) == 0 && len(w.client.calls) == 0
+	})
+}
+
 func (w *worker) unlock(name string, handle uint64, r lockspace.Range) {
 	q := w.request(name, handle, lockspace.Shared, r)
 	w.do(func() { w.table.Unlock(q.Key, q.Party, q.Via, r) })

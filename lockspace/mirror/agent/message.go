@@ -226,50 +226,30 @@ func flag(v bool) byte {
 
 // parse reads a packet; ok is false if nobody sends such.
 func parse(b []byte) (m message, ok bool) {
-	ok = true
-	take := func(n int) []byte {
-		if n > len(b) {
-			b, ok = nil, false
-			return make([]byte, min(n, 8))
-		}
-		v := b[:n]
-		b = b[n:]
-		return v
-	}
-	u8 := func() uint8 { return take(1)[0] }
-	u32 := func() uint32 { return binary.NativeEndian.Uint32(take(4)) }
-	u64 := func() uint64 { return binary.NativeEndian.Uint64(take(8)) }
-	text := func() string {
-		n := u32()
-		if uint64(n) > uint64(len(b)) {
-			ok = false
-			return ""
-		}
-		return string(take(int(n)))
-	}
+	d := decoder{b, true}
 	spanOf := func() span {
-		return span{lockspace.Range{First: u64(), Last: u64()}, lockspace.Mode(u8())}
+		return span{lockspace.Range{First: d.u64(), Last: d.u64()}, lockspace.Mode(d.u8())}
 	}
-	m.kind, m.more, m.outcome, m.found = kind(u8()), u8() != 0, outcome(u8()), u8() != 0
-	m.epoch, m.seq = u64(), u64()
-	m.key = lockspace.Key{Dir: u64(), Name: text()}
-	m.path, m.uid, m.gid = text(), u32(), u32()
-	m.who, m.publish = u64(), u8() != 0
-	m.span, m.pid = spanOf(), u32()
-	m.failure = failure{u8(), u32(), text()}
-	for n := u32(); n > 0 && ok; n-- {
-		m.entries = append(m.entries, entry{entryKind(u8()), u64(), spanOf()})
+	m.kind, m.more, m.outcome, m.found = kind(d.u8()), d.u8() != 0, outcome(d.u8()), d.u8() != 0
+	m.epoch, m.seq = d.u64(), d.u64()
+	m.key = lockspace.Key{Dir: d.u64(), Name: d.text()}
+	m.path, m.uid, m.gid = d.text(), d.u32(), d.u32()
+	m.who, m.publish = d.u64(), d.u8() != 0
+	m.span, m.pid = spanOf(), d.u32()
+	m.failure = failure{d.u8(), d.u32(), d.text()}
+	for n := d.u32(); n > 0 && d.ok; n-- {
+		m.entries = append(m.entries, entry{entryKind(d.u8()), d.u64(), spanOf()})
 	}
-	for n := u32(); n > 0 && ok; n-- {
-		m.names = append(m.names, text())
+	for n := d.u32(); n > 0 && d.ok; n-- {
+		m.names = append(m.names, d.text())
 	}
 	for _, n := range [...]*int{&m.stats.Open, &m.stats.Limit, &m.stats.Cached, &m.stats.Awaited, &m.stats.Polled} {
-		*n = int(min(u64(), math.MaxInt32))
+		*n = int(min(d.u64(), math.MaxInt32))
 	}
-	m.stats.Lost, m.stats.Stuck = u64(), u64()
-	if !ok || len(b) == 0 {
-		return m, ok
+	m.stats.Lost, m.stats.Stuck = d.u64(), d.u64()
+	if !d.ok || len(d.b) == 0 {
+		return m, d.ok
 	}
-	m.name, ok = parseName(b)
+	m.name, ok = parseName(&d)
 	return m, ok
 }

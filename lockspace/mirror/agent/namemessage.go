@@ -57,43 +57,29 @@ func (n *nameMessage) append(b []byte) []byte {
 }
 
 // parseName reads what is behind the rest of a message; ok is false if nobody sends such.
-func parseName(b []byte) (_ *nameMessage, ok bool) {
-	ok = true
-	take := func(n uint32) []byte {
-		if uint64(n) > uint64(len(b)) {
-			b, ok = nil, false
-			return make([]byte, min(n, 8))
-		}
-		v := b[:n]
-		b = b[n:]
-		return v
-	}
-	u8 := func() uint8 { return take(1)[0] }
-	u32 := func() uint32 { return binary.NativeEndian.Uint32(take(4)) }
-	u64 := func() uint64 { return binary.NativeEndian.Uint64(take(8)) }
-	text := func() string { return string(take(u32())) }
+func parseName(d *decoder) (_ *nameMessage, ok bool) {
 	made := func() mirror.MadeName {
 		return mirror.MadeName{
-			Path: text(), Temporary: text(),
-			ID:     mirror.NameID{Dev: u64(), Ino: u64(), Born: int64(u64())},
-			Marked: u8() != 0,
+			Path: d.text(), Temporary: d.text(),
+			ID:     mirror.NameID{Dev: d.u64(), Ino: d.u64(), Born: int64(d.u64())},
+			Marked: d.u8() != 0,
 		}
 	}
 	n := new(nameMessage)
-	n.opening.Way = mirror.OpenWay(u8())
+	n.opening.Way = mirror.OpenWay(d.u8())
 	n.opening.Known, n.made = made(), made()
-	n.use = mirror.Use(text())
-	n.directories = u8() != 0
-	n.state.Mode, n.state.UID, n.state.GID = u32(), u32(), u32()
-	known, modified := u8() != 0, int64(u64())
+	n.use = mirror.Use(d.text())
+	n.directories = d.u8() != 0
+	n.state.Mode, n.state.UID, n.state.GID = d.u32(), d.u32(), d.u32()
+	known, modified := d.u8() != 0, int64(d.u64())
 	if known {
 		n.state.Modified = time.Unix(0, modified)
 	}
-	if body := text(); body != "" {
+	if body := d.text(); body != "" {
 		n.state.Body = []byte(body)
 	}
-	n.target, n.size = text(), u64()
-	return n, ok && len(b) == 0
+	n.target, n.size = d.text(), d.u64()
+	return n, d.ok && len(d.b) == 0
 }
 
 // newName is what is to be made.

@@ -91,11 +91,7 @@ func TestMadeNames(t *testing.T) {
 	names := w.client.Names(10 * time.Second)
 	want(t, "remove", names.Remove(dir), nil)
 	want(t, "remove", names.Remove(link), nil)
-	eventually(t, "the client forgets", func() bool {
-		w.client.mu.Lock()
-		defer w.client.mu.Unlock()
-		return len(w.client.names) == 0 && len(w.client.calls) == 0
-	})
+	w.forgets(t)
 }
 
 // What was asked for in vain is done, some time, and undone, in that order, by whichever
